@@ -1,0 +1,77 @@
+# The project's commands. `make` alone lists them. Each target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help
+help: ## List the commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Made again when what the package needs has changed; otherwise it is there at once.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "'$(PYTHON) -m venv' does not work here; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
+	@echo "Installing agentswarm and what it needs into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@$(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## Make .venv with everything that development needs
+
+.PHONY: demo
+demo: $(READY) ## Start a local swarm, compute a portfolio's risk on it, kill an agent, write build/demo/report.html
+	@$(BIN)/swarm demo
+
+.PHONY: test
+test: $(READY) ## Run the whole test suite
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: test-unit
+test-unit: $(READY) ## Run the tests that start no cluster
+	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: test-integration
+test-integration: $(READY) ## Run the operator's and cluster's tests; on a real cluster with SWARM_TEST_KUBECONFIG=path
+	@$(BIN)/pytest tests/integration/cluster tests/integration/operator $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(READY) ## Check style, types and the layers' import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: $(READY) ## Format the code, and mend what the linter can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: generate
+generate: $(READY) ## Write what is generated: the CRD and the references
+	@$(BIN)/python -m swarm_operator.api.crd
+	@$(BIN)/python -m swarm_deploy.reference
+
+# Compared with what was there before, so that it also works in a tree with changes not committed yet.
+.PHONY: verify
+verify: ## Generate again, and fail if the tree changed
+	@before=$$(git ls-files -z --cached --others --exclude-standard | xargs -0 sha256sum); \
+	$(MAKE) generate; \
+	after=$$(git ls-files -z --cached --others --exclude-standard | xargs -0 sha256sum); \
+	if [[ "$$before" != "$$after" ]]; then \
+	  echo "What is generated was out of date; look at it and commit it:" >&2; \
+	  diff <(echo "$$before") <(echo "$$after") | awk '/^>/ {print "  " $$3}' >&2; exit 1; \
+	fi; echo "What is generated is up to date."
+
+.PHONY: clean
+clean: ## Remove .venv, build/ and the caches of tools
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
