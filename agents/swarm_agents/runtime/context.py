@@ -1,0 +1,82 @@
+"""What an agent knows of itself and of what is asked of it, handed to it by the runtime.
+
+Wishes (drain, resume, stop, new settings) arrive on a thread of the agent's process while its main thread computes.
+They are kept here as plain attributes that the main thread looks at between two tasks; an agent that sleeps elsewhere
+than on its board, in an event loop say, registers `on_wake` and is called.
+
+Invariants: `settings` is replaced whole, so a reader never sees half of a change; a stop is never taken back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from swarm_agents.config import Identity, Settings
+from swarm_agents.runtime.scoreboard import AgentState, Scoreboard
+
+if TYPE_CHECKING:
+    from swarm_agents.runtime.cores import Cores
+    from swarm_agents.shm.board import Board, Member
+
+__all__ = ["AgentContext"]
+
+
+class AgentContext:
+    """The agent's surroundings. One for each agent process; `member` changes when the agent has been fenced."""
+
+    def __init__(
+        self, identity: Identity, settings: Settings, board: Board, scoreboard: Scoreboard, cores: Cores, log: Any
+    ) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.board = board
+        #: The agent's place on the board; None before it has joined and after it has left.
+        self.member: Member | None = None
+        self.scoreboard = scoreboard
+        self.cores = cores
+        #: A structlog logger with swarm, agent and epoch bound.
+        self.log = log
+        #: Claim nothing more; finish what is in hand. Undone by a resume.
+        self.draining = False
+        #: Leave, by `stop_at` (monotonic seconds) at the latest. Never undone.
+        self.stopping = False
+        self.stop_at = float("inf")
+        #: A standby claims only while this is true; always true for the other roles.
+        self.active = True
+        #: The board has another epoch for this agent: drop everything, return from `run`.
+        self.fenced = False
+        self._wakers: list[Callable[[], None]] = []
+
+    @property
+    def may_claim(self) -> bool:
+        """Whether the agent may take new work."""
+        return self.active and not (self.draining or self.stopping or self.fenced)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether `run` should return as soon as nothing is in hand."""
+        return self.stopping or self.fenced
+
+    def on_wake(self, waker: Callable[[], None]) -> None:
+        """Has `waker` called, on another thread, whenever something here has changed. It must not block."""
+        self._wakers.append(waker)
+
+    def wake(self) -> None:
+        for waker in self._wakers:
+            waker()
+
+    def report(self, state: AgentState) -> None:
+        """Says where the agent is: `/v1/status` shows it, and the operator deletes a pod that is DRAINED."""
+        self.scoreboard.set_state(state)
+
+    def report_idle(self) -> None:
+        """To be called by an agent that has nothing in hand and is not going to take anything: says what that means."""
+        if self.draining or self.stopping:
+            self.report(AgentState.DRAINED)
+
+    @property
+    def stop_in(self) -> float:
+        """Seconds that are left of a stop's grace; infinite when no stop has been asked for."""
+        return self.stop_at - time.monotonic()
