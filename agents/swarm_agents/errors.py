@@ -18,6 +18,7 @@ __all__ = [
     "KernelError",
     "PayloadError",
     "PayloadTooLarge",
+    "PortInUse",
     "SharedMemoryFull",
     "SwarmError",
     "SwarmFull",
@@ -112,6 +113,10 @@ class Unreachable(SwarmError, ConnectionError):
 
 class WrongKey(SwarmError, PermissionError):
     """The peer refused the CURVE key or the token."""
+
+
+class PortInUse(SwarmError, OSError):
+    """Another process listens on the port that an agent should serve."""
 
 
 class VersionMismatch(SwarmError):

@@ -1,0 +1,201 @@
+"""What hubs and clients say to each other: the messages, their limits, and the version that they all belong to.
+
+A message is a ZeroMQ multipart: the greeting frame (`MAGIC` and one byte of version), a msgpack header which is one of
+the structs below, and then, for `Submit` and `Answer`, the payload as it lies on a board: the value's own header and
+its arrays, a frame each. Whoever forwards a task reads the header and passes the rest on as it came.
+
+    client                         hub                            other hub
+      Hello(client)  ───────────▶
+                     ◀───────────  Welcome(window)
+      Submit + args  ───────────▶  (its board, or) Submit + args ─────────▶
+                     ◀───────────  Accepted                ◀──────────────  Accepted
+                     ◀───────────  Answer + value          ◀──────────────  Answer + value
+      Ack            ───────────▶  (forgets it)        Ack ───────────────▶
+
+Invariants: a task keeps its id on every retry and every hop, so that a repeated `Submit` is recognised; the receiver of
+an `Answer` sends `Ack`, and until then the sender keeps it; a peer has at most `window` tasks unanswered. Times on the
+wire are spans, never instants: two nodes' clocks need not agree.
+
+The structs are arrays, not maps: a field is added at the end with a default, and older peers skip it. Anything else is
+a new `WIRE_VERSION`. Rejected: a version inside the header (it could not be read by a peer for whom the header's form
+changed), and Protocol Buffers (a compiler in the build for thirteen structs).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "MAGIC",
+    "MAX_FRAMES",
+    "MAX_HEADER_BYTES",
+    "WIRE_VERSION",
+    "Accepted",
+    "Ack",
+    "Answer",
+    "Bye",
+    "Cancel",
+    "Credit",
+    "Heartbeat",
+    "Hello",
+    "Load",
+    "Message",
+    "Query",
+    "Refusal",
+    "Report",
+    "Submit",
+    "TaskId",
+    "Welcome",
+]
+
+MAGIC = b"ASW"
+WIRE_VERSION = 1
+#: A header is a few hundred bytes; the longest is an answer that carries a traceback.
+MAX_HEADER_BYTES = 1 << 20
+#: Frames of one message: greeting, header, the value's header and its arrays.
+MAX_FRAMES = 1024
+
+_U64 = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+Span = Annotated[float, Meta(ge=0, le=1e9)]
+Text = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(max_length=256)]
+
+#: The submitter's session and its running number there: unique for as long as anything remembers it.
+TaskId = tuple[_U64, _U64]
+TaskIds = Annotated[tuple[TaskId, ...], Meta(max_length=4096)]
+
+
+class _Message(Struct, frozen=True, array_like=True, gc=False):
+    pass
+
+
+class Hello(_Message, tag="hello"):
+    """The first message of a connection, and again after every reconnection."""
+
+    peer: Literal["client", "hub"]
+    #: UID of the swarm that the peer means; empty: whichever this is.
+    swarm: Name
+    #: The same for as long as the peer lives: its answers are kept under it while it is away.
+    session: _U64
+    name: Name = ""
+    #: The hub's node; a client has none.
+    node: Name = ""
+
+
+class Welcome(_Message, tag="welcome"):
+    """The hub knows the peer. Answers not acknowledged before follow at once."""
+
+    swarm: Name
+    uid: Name
+    node: Name
+    #: Another number after each start of the hub: it says whether the hub can still know this session's tasks.
+    instance: _U64
+    window: Count
+    max_message_bytes: Count
+    #: Seconds between heartbeats; five silent ones and the connection is given up.
+    heartbeat: Span
+
+
+class Submit(_Message, tag="submit"):
+    """A task; its arguments follow as payload."""
+
+    task: TaskId
+    kernel: Annotated[str, Meta(min_length=1, max_length=256)]
+    lane: Annotated[int, Meta(ge=0, le=3)]
+    #: Seconds until its deadline.
+    budget: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
+    #: Nodes that it has left behind; a hub does not forward it any more at `MAX_HOPS`.
+    hops: Annotated[int, Meta(ge=0, le=255)] = 0
+
+
+class Accepted(_Message, tag="accepted"):
+    """The tasks are on the hub's board."""
+
+    tasks: TaskIds
+
+
+class Answer(_Message, tag="answer"):
+    """The end of a task: the value follows as payload, or `error` says why there is none."""
+
+    task: TaskId
+    error: dict[str, str] | None = None
+    agent: Name = ""
+    attempts: Count = 1
+    #: Seconds that it lay on the board, and that the kernel ran.
+    queued: Span = 0.0
+    run: Span = 0.0
+    hops: Annotated[int, Meta(ge=0, le=255)] = 0
+
+
+class Ack(_Message, tag="ack"):
+    """The answers have come: forget them."""
+
+    tasks: TaskIds
+
+
+class Cancel(_Message, tag="cancel"):
+    """Nobody waits for the task any more."""
+
+    task: TaskId
+
+
+class Load(_Message):
+    """What a node has to do and to do it with: the ground on which others send it work."""
+
+    #: Live compute agents, and those of them with nothing in hand.
+    workers: Count = 0
+    idle: Count = 0
+    #: Tasks waiting, by lane, critical first.
+    depth: Annotated[tuple[Count, ...], Meta(max_length=4)] = (0, 0, 0, 0)
+    #: Slots that the board has left.
+    room: Count = 0
+    #: Seconds that a task has run there on average of late; 0: nothing has run yet.
+    run_mean: Span = 0.0
+
+
+class Heartbeat(_Message, tag="heartbeat"):
+    """I live; a hub adds its load. Each is echoed with `echo` set, which gives the round-trip time."""
+
+    sent: Span
+    echo: bool = False
+    load: Load | None = None
+
+
+class Credit(_Message, tag="credit"):
+    """From now on the peer may have this many tasks unanswered."""
+
+    window: Count
+
+
+class Refusal(_Message, tag="error"):
+    """A task (or, with none named, the connection) is refused; `code` is an error's, see `swarm_agents.errors`."""
+
+    code: Name
+    message: Text
+    task: TaskId | None = None
+    #: Seconds after which the same may be tried again; 0: it would be refused again.
+    retry_after: Span = 0.0
+
+
+class Query(_Message, tag="query"):
+    """Asks for what `GET /v1/swarm` shows."""
+
+    number: _U64
+
+
+class Report(_Message, tag="report"):
+    """Answers a `Query`: JSON follows as payload."""
+
+    number: _U64
+
+
+class Bye(_Message, tag="bye"):
+    """The peer leaves on purpose: its tasks are cancelled and its answers forgotten."""
+
+
+Message = (
+    Hello | Welcome | Submit | Accepted | Answer | Ack | Cancel | Heartbeat | Credit | Refusal | Query | Report | Bye
+)

@@ -1,0 +1,86 @@
+"""Opens the sockets of the wire, with all options that belong together in one place.
+
+Why these: `ROUTER_MANDATORY`, or an answer to a peer that has gone would vanish without a word; no lingering, because
+what was not sent is sent again under the same task id, and a stopping agent must not hang; ZMTP heartbeats, because a
+machine that loses power closes no connection; `MAXMSGSIZE`, because a frame is allocated before anybody reads it.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import zmq
+
+from swarm_agents.errors import PortInUse, SwarmError
+
+__all__ = ["bind_router", "open_dealer"]
+
+#: Messages that wait in a connection before a send is refused; credits keep it from being reached.
+HIGH_WATER_MARK = 8192
+#: ZMTP pings, ms. The wire's own heartbeats are quicker; these also cover a handshake that hangs.
+_PING_MS, _PING_TIMEOUT_MS, _HANDSHAKE_MS = 1000, 4000, 5000
+#: Domain by which the ZAP handler knows that it is asked; its value means nothing, but must not be empty.
+_ZAP_DOMAIN = b"agentswarm"
+
+
+def bind_router(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, *, public: str, secret: str, limit: int
+) -> zmq.Socket[bytes]:
+    """A hub's ROUTER, bound to `tcp://IP:PORT`. Without a key it speaks in the clear.
+
+    Raises:
+        PortInUse: somebody else listens there.
+        SwarmError: the address can't be bound for another reason.
+    """
+    socket = context.socket(zmq.ROUTER)
+    try:
+        _options(socket, limit)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if secret:
+            socket.curve_server = True
+            socket.curve_publickey = public.encode()
+            socket.curve_secretkey = secret.encode()
+            socket.zap_domain = _ZAP_DOMAIN
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"{address} is in use: stop what listens there, or set another port in spec.transport.zeromq"
+            ) from error
+        raise SwarmError(f"{address} can't be bound ({error.strerror}): is POD_IP an address of this pod?") from error
+    return socket
+
+
+def open_dealer(
+    context: zmq.Context[zmq.Socket[bytes]], *, server: str, public: str, secret: str, limit: int
+) -> zmq.Socket[bytes]:
+    """A DEALER that is yet to be connected. Without a server key it speaks in the clear.
+
+    It does not reconnect by itself: a connection that came back would reach a hub that may have forgotten everything,
+    so whoever owns the socket opens another one and says hello again.
+    """
+    socket = context.socket(zmq.DEALER)
+    _options(socket, limit)
+    # Quick, for the first connection to a hub that is starting; `reconnect stop` needs a draft build.
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    if server:
+        socket.curve_serverkey = server.encode()
+        socket.curve_publickey = public.encode()
+        socket.curve_secretkey = secret.encode()
+    return socket
+
+
+def _options(socket: zmq.Socket[bytes], limit: int) -> None:
+    for option, value in (
+        (zmq.LINGER, 0),
+        (zmq.SNDHWM, HIGH_WATER_MARK),
+        (zmq.RCVHWM, HIGH_WATER_MARK),
+        (zmq.MAXMSGSIZE, limit),
+        (zmq.HEARTBEAT_IVL, _PING_MS),
+        (zmq.HEARTBEAT_TIMEOUT, _PING_TIMEOUT_MS),
+        (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
+        (zmq.TCP_KEEPALIVE, 1),
+    ):
+        socket.setsockopt(option, value)
