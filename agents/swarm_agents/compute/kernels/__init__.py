@@ -1,0 +1,5 @@
+"""The kernels that every swarm has. Importing this package registers them; their compiled parts are imported later."""
+
+from swarm_agents.compute.kernels import core
+
+__all__ = ["core"]

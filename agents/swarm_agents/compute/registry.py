@@ -1,0 +1,254 @@
+"""The registry of kernels: the names that tasks may call, and what stands behind each.
+
+A kernel is a name, a typed signature, a reference written in NumPy, and any number of other implementations of the
+same function, each of which a test holds against the reference:
+
+    @kernel("risk.ewma_volatility")
+    def ewma_volatility(returns: Returns, *, decay: Decay = 0.94) -> NDArray[np.float64]:
+        ...                                             # NumPy: the definition
+
+    @ewma_volatility.samples
+    def _(rng: np.random.Generator) -> Call:            # random arguments, for the test and for `warm`
+        return call(rng.normal(0, 0.01, (500, 3)))
+
+    @ewma_volatility.implementation("numba")
+    def _(returns, *, decay=0.94):
+        from swarm_agents.compute.kernels import risk_jit   # Numba is imported when it is needed, not before
+        return risk_jit.ewma(returns, decay)
+
+Implementations get what the reference gets: arguments that `bind` has checked. Invariants: importing this module
+imports no Numba; a name belongs to one function; nothing here runs a parallel kernel, because the supervisor forks
+after `warm` and Numba's thread pools do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from swarm_agents.compute.context import Context
+from swarm_agents.compute.signature import Signature
+from swarm_agents.errors import UnknownKernel
+
+__all__ = ["Call", "Implementation", "Kernel", "call", "get", "kernel", "load", "names", "warm"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+_BUILT_IN = "swarm_agents.compute.kernels"
+_F = TypeVar("_F", bound=Callable[..., Any])
+_kernels: dict[str, Kernel] = {}
+
+#: The reference's name among a kernel's implementations.
+REFERENCE = "numpy"
+
+
+class Call(NamedTuple):
+    """The arguments of one call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def call(*args: Any, **kwargs: Any) -> Call:
+    """`call(1, x=2)` is the arguments of `f(1, x=2)`."""
+    return Call(args, kwargs)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute a kernel. A `parallel` one starts threads, so it must never run before a fork."""
+
+    name: str
+    function: Callable[..., Any]
+    parallel: bool = False
+    #: Compiles or loads it without running it; None: `warm` calls it on a sample.
+    warm: Callable[[], object] | None = None
+    #: How far its floats may lie from the reference's (relative); 0 means equal to the last bit.
+    tolerance: float = 0.0
+
+
+class Kernel:
+    """A function that tasks can call by name. Calling it checks the arguments and runs the chosen implementation."""
+
+    def __init__(self, name: str, reference: Callable[..., Any]) -> None:
+        self.name = name
+        self.reference = reference
+        self.signature = Signature(name, reference)
+        self.implementations: dict[str, Implementation] = {REFERENCE: Implementation(REFERENCE, reference)}
+        #: Makes random arguments that fit; None for kernels whose effect is not a value.
+        self.sample: Callable[[np.random.Generator], Call] | None = None
+        self._chosen = self.implementations[REFERENCE]
+        self.__doc__ = reference.__doc__
+        self.__module__ = reference.__module__
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.signature}; {', '.join(self.implementations)}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(args, kwargs)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (self.__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def chosen(self) -> Implementation:
+        """What `run` uses: the last implementation that was added, else the reference."""
+        return self._chosen
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name, checked and converted.
+
+        Raises:
+            BadArguments: they do not fit; the message says what is expected.
+        """
+        return self.signature.bind(args, kwargs)
+
+    def run(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        ctx: Context | None = None,
+        implementation: str | None = None,
+    ) -> Any:
+        """Checks the arguments and runs the kernel, by the chosen implementation unless another one is named.
+
+        Raises:
+            BadArguments: the arguments do not fit.
+            Exception: whatever the kernel raises.
+        """
+        bound = self.signature.bind(args, kwargs or {})
+        if self.signature.takes_context:
+            bound["ctx"] = ctx if ctx is not None else Context()
+        chosen = self._chosen if implementation is None else self.implementations[implementation]
+        return chosen.function(**bound)
+
+    def samples(self, function: Callable[[np.random.Generator], Call]) -> Callable[[np.random.Generator], Call]:
+        """Decorates the function that makes random arguments for this kernel."""
+        self.sample = function
+        return function
+
+    def implementation(
+        self,
+        name: str,
+        *,
+        parallel: bool = False,
+        warm: Callable[[], object] | None = None,
+        tolerance: float = 0.0,
+        default: bool = True,
+    ) -> Callable[[_F], _F]:
+        """Decorates another implementation of this kernel, which becomes the chosen one unless `default` is False."""
+        if name in self.implementations:
+            raise ValueError(f"kernel {self.name} has an implementation {name!r} already")
+
+        def add(function: _F) -> _F:
+            made = Implementation(name, function, parallel, warm, tolerance)
+            self.implementations[name] = made
+            if default:
+                self._chosen = made
+            return function
+
+        return add
+
+
+def kernel(name: str) -> Callable[[Callable[..., Any]], Kernel]:
+    """Registers a NumPy function as the kernel `name`, as in `@kernel("risk.monte_carlo")`.
+
+    Raises:
+        ValueError: not a dotted name in lower case, or another function has the name.
+        TypeError: a parameter without a type that calls can be checked against.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a kernel: use lower case and a dot, such as 'team.price'")
+
+    def register(function: Callable[..., Any]) -> Kernel:
+        known = _kernels.get(name)
+        if known is not None and known.reference.__module__ != function.__module__:
+            raise ValueError(f"kernel {name!r} is registered by {known.reference.__module__} already")
+        made = Kernel(name, function)
+        _kernels[name] = made
+        return made
+
+    return register
+
+
+def get(name: str, allow: Sequence[str] = ()) -> Kernel:
+    """The kernel of that name. `allow`: patterns such as `risk.*`; empty allows all.
+
+    Raises:
+        UnknownKernel: none has the name, or the patterns do not allow it; the message names near ones.
+    """
+    found = _kernels.get(name)
+    if found is None:
+        _load_built_in()
+        found = _kernels.get(name)
+    if found is not None and (not allow or any(fnmatch.fnmatchcase(name, pattern) for pattern in allow)):
+        return found
+    if found is not None:
+        raise UnknownKernel(f"kernel {name!r} is not allowed here: this swarm allows {', '.join(allow)}")
+    near = difflib.get_close_matches(name, names(allow), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names(allow))}"
+    raise UnknownKernel(f"no kernel is called {name!r}: {hint}")
+
+
+def names(allow: Sequence[str] = ()) -> list[str]:
+    """All kernels' names in order, those that `allow` lets through."""
+    _load_built_in()
+    return sorted(n for n in _kernels if not allow or any(fnmatch.fnmatchcase(n, pattern) for pattern in allow))
+
+
+def load(modules: Iterable[str] = ()) -> list[str]:
+    """Imports the built-in kernels and the owner's modules, which register theirs; returns the names of all.
+
+    Raises:
+        ImportError: a module can't be imported; the message says which and where it is asked for.
+    """
+    _load_built_in()
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise ImportError(
+                f"the kernel module {module!r} can't be imported ({type(error).__name__}: {error}): "
+                "it must be installed in the agents' image"
+            ) from error
+    return names()
+
+
+def warm(only: Sequence[str] = ()) -> dict[str, float]:
+    """Compiles every implementation, or loads it from the JIT cache, so that no task waits for a compiler.
+
+    To be called before forking; no parallel implementation is run. `only`: patterns of names.
+
+    Returns:
+        Seconds spent by `kernel/implementation`.
+    """
+    import time
+
+    rng = np.random.default_rng(0)
+    spent: dict[str, float] = {}
+    for name in names(only):
+        entry = _kernels[name]
+        for implementation in entry.implementations.values():
+            begun = time.perf_counter()
+            if implementation.warm is not None:
+                implementation.warm()
+            elif implementation.name == REFERENCE or implementation.parallel or entry.sample is None:
+                continue
+            else:
+                sample = entry.sample(rng)
+                entry.run(sample.args, sample.kwargs, implementation=implementation.name)
+            spent[f"{name}/{implementation.name}"] = time.perf_counter() - begun
+    return spent
+
+
+def _load_built_in() -> None:
+    importlib.import_module(_BUILT_IN)
