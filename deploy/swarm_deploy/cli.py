@@ -31,8 +31,9 @@ COMMANDS = {
     "run": "Run one kernel on a swarm and print its result.",
     "top": "Watch a swarm live.",
     "agents": "List a swarm's agents.",
-    "kernels": "List the kernels that a swarm can run.",
+    "kernels": "List the kernels, what they take and what they do.",
     "cache": "Show, warm or clear the cache of compiled kernels.",
+    "connection": "Write a file by which a program without a kubeconfig connects to a swarm.",
 }
 
 
