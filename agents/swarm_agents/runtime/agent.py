@@ -3,7 +3,7 @@
 The supervisor forks a process and calls `AgentBase.main` in it. `main` joins the board, starts the heartbeat and the
 thread that listens to the supervisor, then calls the hooks of the derived class:
 
-    prepare(identity, settings)   in the supervisor, once, before any fork: import what is slow, compile or load kernels.
+    prepare(identity, settings)   in the supervisor, before any fork: import what is slow, compile or load kernels.
                                   No threads, sockets or parallel kernels here: they do not survive a fork.
     start()                       in the agent, joined and with a heartbeat: open sockets, make workers. When it returns
                                   the agent is ready. An exception is a crash: the supervisor logs it and forks again.
@@ -13,9 +13,9 @@ thread that listens to the supervisor, then calls the hooks of the derived class
                                   says so: everything in hand is void, and `main` joins again, calls `rejoined()` and
                                   `run()` once more.
     settings_changed(old, new)    new settings hold from now on (`context.settings` is `new` already). When it returns
-                                  they are acknowledged to the operator; an exception refuses them and the old ones hold.
+                                  they are acknowledged; an exception refuses them and the old ones hold.
                                   Runs on the control thread while `run` goes on: be quick, change references only.
-    drain() / resume() / stop()   a wish has arrived and `context` says so already. For agents that need to act at once;
+    drain() / resume() / stop()   a wish has arrived, `context` says so already. For agents that need to act at once;
                                   most only look at `context` between two tasks. On the control thread as well.
     abandon()                     the time to finish is over: hand back what is in hand. Then the process ends.
     metrics()                     the agent's own metrics, Prometheus text; `/metrics` of the pod adds them to the rest.
@@ -34,7 +34,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,7 +49,7 @@ __all__ = ["AgentBase", "AsyncAgent"]
 _HOOK_TIMEOUT = 10.0
 
 
-class AgentBase(ABC):
+class AgentBase:
     """One agent. Derive, set `roles`, implement `run`; see the module's text for the hooks."""
 
     #: The roles that this class serves.
@@ -66,9 +65,9 @@ class AgentBase(ABC):
     def start(self) -> None:
         """Called once, after the first join and before `run`."""
 
-    @abstractmethod
     def run(self) -> None:
         """The agent's loop; returns when `context.leaving` and nothing is in hand."""
+        raise NotImplementedError
 
     def rejoined(self) -> None:
         """Called after `Fenced`, when `context.member` is the agent's new place and before `run` is called again."""
@@ -112,9 +111,9 @@ class AsyncAgent(AgentBase):
 
     _loop: asyncio.AbstractEventLoop | None = None
 
-    @abstractmethod
     async def run_async(self) -> None:
         """The agent's loop as a coroutine. Await `changed.wait()` and clear it to learn of a change in `context`."""
+        raise NotImplementedError
 
     def run(self) -> None:
         asyncio.run(self._run())

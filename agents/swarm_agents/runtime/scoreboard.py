@@ -4,9 +4,9 @@ The supervisor makes the page before it forks; the agent alone writes it, with p
 the supervisor reads it when somebody asks for metrics or status. So a task costs the agent a few additions, and an
 agent that is killed takes no count with it: the next one goes on in the same page.
 
-Invariants: one writer (the agent's main thread; `progress` aside, which nobody reads exactly), words only grow except
-`STATE`, `RUNNING` and `SINCE`. Rejected: messages over the control channel (a killed agent loses its last ones, and each
-costs a system call), and prometheus-client in the agent (its locks and labels cost several microseconds a task).
+Invariants: one writer (the agent's main thread; the state aside, which the control thread may set too), words only grow
+except state, running and since. Rejected: messages over the control channel (a killed agent loses its last ones, and
+each costs a system call), and prometheus-client in the agent (its locks and labels cost several microseconds a task).
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""The compute agent's loop: claim a task from the node's board, run its kernel, commit the answer, again.
+
+It serves the roles compute and standby; a standby is the same agent that may not claim while `context.active` is false.
+
+Invariants:
+- A task ends in exactly one of: committed, failed, handed back, or void because the agent was fenced.
+- Whatever a kernel raises, `SystemExit` included, is the submitter's to hear, with its traceback; the agent goes on.
+- Nothing but the main thread runs kernels (Numba's `workqueue` layer wants that), and no lock or log line is on the way
+  of a task that goes well: it costs a lookup, two clock readings and a few additions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from swarm_agents.compute import registry
+from swarm_agents.compute.context import Context
+from swarm_agents.config import Identity, Priority, Role, Settings
+from swarm_agents.errors import DeadlineExceeded, Fenced, PayloadError, SwarmError, TaskCancelled, TaskLost
+from swarm_agents.runtime.agent import AgentBase
+from swarm_agents.runtime.context import AgentContext
+from swarm_agents.runtime.scoreboard import RESULTS
+
+if TYPE_CHECKING:
+    from swarm_agents.shm.board import Claim, Worker
+
+__all__ = ["ComputeAgent"]
+
+#: How long the agent waits for a task before it looks at what is asked of it (seconds).
+_LOOK = 0.05
+_OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _LOST, _FENCED, _HANDED_BACK = range(len(RESULTS))
+_LANES = {priority: priority.lane for priority in Priority}
+
+
+class ComputeAgent(AgentBase):
+    """Runs registered kernels for whoever submits to the node's board."""
+
+    roles: ClassVar[tuple[Role, ...]] = (Role.COMPUTE, Role.STANDBY)
+
+    def __init__(self, context: AgentContext) -> None:
+        super().__init__(context)
+        self._changed = threading.Event()
+        self._kernels: dict[str, registry.Kernel] = {}
+        self._worker: Worker | None = None
+        self._claim: Claim | None = None
+
+    @classmethod
+    def prepare(cls, identity: Identity, settings: Settings) -> None:
+        """Imports the kernels and compiles them or loads them from the JIT cache."""
+        registry.load(settings.runtime.kernel_modules)
+        registry.warm(settings.runtime.kernels)
+
+    def start(self) -> None:
+        self.context.on_wake(self._changed.set)
+
+    def settings_changed(self, old: Settings, new: Settings) -> None:
+        registry.load(new.runtime.kernel_modules)
+        self._kernels = {}  # what is allowed may have changed
+
+    def run(self) -> None:
+        context = self.context
+        worker = self._worker = context.board.worker(context.member)
+        while True:
+            if not context.may_claim:
+                if context.leaving:
+                    return
+                context.report_idle()
+                self._changed.wait(_LOOK)
+                self._changed.clear()
+                continue
+            claim = worker.claim(_LOOK)
+            if claim is not None:
+                self._claim = claim
+                self._work(worker, claim)
+                self._claim = claim = None
+
+    def abandon(self) -> None:
+        """Hands the task back that is still running; its kernel is cut off when the process ends."""
+        claim, worker = self._claim, self._worker
+        if claim is not None and worker is not None:
+            worker.hand_back(claim)
+            self.context.log.info("handed back", task=_name(claim), kernel=claim.kernel)
+
+    # -- one task
+
+    def _work(self, worker: Worker, claim: Claim) -> None:
+        scores = self.context.scoreboard
+        begun = time.monotonic_ns()
+        scores.begin(begun)
+        result = _FENCED
+        try:
+            result = self._answer(worker, claim)
+        finally:
+            scores.end(result, _LANES[claim.priority], time.monotonic_ns() - begun)
+        if result == _FENCED:
+            self.context.log.warning(
+                "a late answer was refused: the task is not this agent's any more", task=_name(claim)
+            )
+
+    def _answer(self, worker: Worker, claim: Claim) -> int:
+        """Computes and commits; returns the index of the result."""
+        if claim.cancelled():
+            return self._fail(worker, claim, TaskCancelled("the task was cancelled before it was begun"), _CANCELLED)
+        if claim.deadline is not None and time.time() > claim.deadline:
+            late = time.time() - claim.deadline
+            return self._fail(
+                worker,
+                claim,
+                DeadlineExceeded(f"the deadline had passed {late:.3f} s before the task was begun"),
+                _EXPIRED,
+            )
+        limit = self.context.settings.failover.max_attempts
+        if claim.attempt > limit:
+            return self._fail(
+                worker,
+                claim,
+                TaskLost(
+                    f"begun {limit} times without an answer: {claim.kernel} may be what kills its agents. "
+                    "failover.maxAttempts in the Swarm says how often a task is tried"
+                ),
+                _LOST,
+            )
+        try:
+            name = claim.kernel
+            kernel = self._kernels.get(name)
+            if kernel is None:
+                kernel = registry.get(name, self.context.settings.runtime.kernels)
+                self._kernels[name] = kernel
+            args, kwargs = claim.args, claim.kwargs
+        except SwarmError as error:
+            return self._fail(worker, claim, error, _REFUSED)
+        try:
+            value = kernel.run(args, kwargs, ctx=Context(claim.cancelled) if kernel.signature.takes_context else None)
+        except TaskCancelled as error:
+            return self._fail(worker, claim, error, _CANCELLED)
+        except BaseException as error:
+            result = _REFUSED if isinstance(error, SwarmError) else _ERROR
+            return self._fail(worker, claim, error, result)
+        try:
+            return _OK if worker.commit(claim, value) else _FENCED
+        except Fenced:
+            raise
+        except SwarmError as error:  # the answer can't travel: an object without encoding, or larger than the arena
+            return self._fail(worker, claim, error, _ERROR)
+
+    def _fail(self, worker: Worker, claim: Claim, error: BaseException, result: int) -> int:
+        if not isinstance(error, SwarmError):
+            self.context.log.warning("a kernel raised", task=_name(claim), kernel=claim.kernel, exc_info=error)
+        return result if worker.fail(claim, error) else _FENCED
+
+
+def _name(claim: Claim) -> str:
+    high, low = claim.task_id
+    return f"{high:016x}{low:016x}"

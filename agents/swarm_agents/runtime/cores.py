@@ -1,0 +1,152 @@
+"""Which cores an agent runs on, and whether they are its own: read from the kernel, never assumed.
+
+On Kubernetes a Guaranteed pod with whole CPUs gets cores for itself from the kubelet's static CPU Manager, which writes
+them into the container's cpuset, and may write others later. Nothing in the container says "exclusive", so what is
+reported is an inference with its reason, and `None` (not known) where the signs allow both. On the embedded cluster the
+kubelet can't make a cpuset; it says in `SWARM_CPUS` and `SWARM_CPUS_EXCLUSIVE` what it assigned and what that is worth.
+
+Invariants: `observe` reads and changes nothing; an agent is never pinned outside what the kernel allows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Cores", "format_cpus", "observe", "parse_cpus", "pin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """The CPUs that an agent may run on.
+
+    `exclusive` is True or False where it is known, None where it is not; `reason` says why, for people.
+    """
+
+    cpus: tuple[int, ...]
+    exclusive: bool | None
+    reason: str
+
+    @property
+    def threads(self) -> int:
+        """How many threads a parallel kernel can use at once."""
+        return max(len(self.cpus), 1)
+
+
+def parse_cpus(text: str) -> frozenset[int]:
+    """The CPUs of a list as the kernel writes it, `0-2,5`.
+
+    Raises:
+        ValueError: it is not such a list.
+    """
+    cpus: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, dash, last = part.partition("-")
+        low, high = int(first), int(last) if dash else int(first)
+        if not 0 <= low <= high < 1 << 16:
+            raise ValueError(f"{part!r} is not a range of CPUs")
+        cpus.update(range(low, high + 1))
+    return frozenset(cpus)
+
+
+def format_cpus(cpus: Iterable[int]) -> str:
+    """`0-2,5` for {0, 1, 2, 5}."""
+    parts: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1][1:] = [cpu]
+        else:
+            parts.append([cpu])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cores:
+    """What this process may run on now. `root` is where /sys is found, for tests.
+
+    Raises:
+        ValueError: `SWARM_CPUS` is not a list of CPUs.
+    """
+    env = os.environ if env is None else env
+    online = _read_cpus(root / "sys/devices/system/cpu/online") or frozenset(range(os.cpu_count() or 1))
+    if env.get("SWARM_CPUS"):
+        # The affinity says nothing here: it is what an earlier `pin` to these very CPUs has made of it.
+        return _assigned(env, _read_cpus(root / "sys/fs/cgroup/cpuset.cpus.effective") or online)
+    # The kernel rewrites the affinity of every thread when the kubelet rewrites the cpuset.
+    return _inferred(frozenset(os.sched_getaffinity(0)), online, _quota(root))
+
+
+def pin(cores: Cores, pid: int | None = None) -> bool:
+    """Keeps a process (None: this one) and the threads that it makes from now on, on the cores.
+
+    False when the kernel says no: the process then runs where it ran.
+    """
+    process = os.getpid() if pid is None else pid
+    wanted = set(cores.cpus)
+    try:
+        for thread in map(int, os.listdir(f"/proc/{process}/task")):
+            if os.sched_getaffinity(thread) != wanted:
+                os.sched_setaffinity(thread, wanted)
+    except OSError:
+        return False
+    return True
+
+
+def _assigned(env: Mapping[str, str], allowed: frozenset[int]) -> Cores:
+    try:
+        assigned = parse_cpus(env["SWARM_CPUS"])
+    except ValueError as error:
+        raise ValueError(f"SWARM_CPUS={env['SWARM_CPUS']!r}: expected a list of CPUs such as 0-2,5") from error
+    usable = assigned & allowed
+    if not usable:
+        return Cores(
+            tuple(sorted(allowed)),
+            False,
+            f"the kubelet assigned CPU {format_cpus(assigned)}, but this process may use {format_cpus(allowed)} only",
+        )
+    names = format_cpus(usable)
+    claim = env.get("SWARM_CPUS_EXCLUSIVE", "").lower()
+    if claim == "true":
+        return Cores(tuple(sorted(usable)), True, f"the kubelet gave CPU {names} to this agent alone")
+    if claim == "simulated":
+        return Cores(
+            tuple(sorted(usable)),
+            None,
+            f"simulated: no other pod of this cluster has CPU {names}, other processes of the machine may run there",
+        )
+    return Cores(tuple(sorted(usable)), False, f"the kubelet gave CPU {names} to other pods too")
+
+
+def _inferred(allowed: frozenset[int], online: frozenset[int], quota: float | None) -> Cores:
+    cpus, names = tuple(sorted(allowed)), format_cpus(allowed)
+    if allowed == online:
+        return Cores(cpus, False, f"shared: all {len(online)} CPUs of the machine, with everything that runs on it")
+    if quota is None:
+        return Cores(
+            cpus,
+            None,
+            f"cpuset {names} of {format_cpus(online)} and no CPU quota: either the static CPU Manager's own cores, "
+            "or what it leaves for all other pods",
+        )
+    if quota == len(allowed):
+        return Cores(
+            cpus, True, f"cpuset {names} of {format_cpus(online)} holds exactly the {len(allowed)} CPUs of the limit"
+        )
+    return Cores(cpus, False, f"shared: cpuset {names}, while the limit is {quota:g} CPUs")
+
+
+def _read_cpus(path: Path) -> frozenset[int]:
+    try:
+        return parse_cpus(path.read_text())
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _quota(root: Path) -> float | None:
+    """The cgroup's CPU limit in CPUs; None when there is none."""
+    try:
+        quota, period = (root / "sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,162 @@
+"""Where compiled kernels are kept, so that an agent with a warm cache compiles nothing.
+
+A cache is good for one CPU target (LLVM's name of the CPU and its features), one Numba and one Python, so each has a
+directory of its own below the root, and an image that is built here may be run there: what does not fit is simply
+another directory. An image brings a warm cache as a read-only seed; an agent takes what fits into its own, writable
+home (numba#4032: a cache that can't be written is silently no cache).
+
+Invariants: `NUMBA_CACHE_DIR` is set before Numba is imported; files appear whole, so many agents may seed one directory
+at once; a seed is never written to. Only llvmlite is imported to name the target, and Numba only to warm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["CacheDescription", "cache_directory", "clear", "default_root", "describe", "seed", "target", "use", "warm"]
+
+#: What `target` makes.
+_NAME = re.compile(r".+-[0-9a-f]{10}")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDescription:
+    """What lies in a cache. Sizes in bytes."""
+
+    directory: Path
+    target: str
+    #: Compiled functions, each for one signature.
+    entries: int
+    size: int
+    #: Directories of the same root that belong to other targets or versions.
+    others: tuple[str, ...]
+
+
+def default_root() -> Path:
+    """The user's own cache, which seeds the agents of an embedded cluster."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "agentswarm" / "jit"
+
+
+def target() -> str:
+    """The CPU target's name, with a hash of what else compiled code depends on; fit for a file name."""
+    from llvmlite import binding
+
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = binding.get_host_cpu_features().flatten()
+    name = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    parts = (features, version("numba"), version("llvmlite"), sys.implementation.cache_tag, platform.machine())
+    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=5).hexdigest()
+    return f"{name}-{digest}"
+
+
+def cache_directory(root: Path) -> Path:
+    """The directory below `root` for this machine's CPU and the installed Numba."""
+    return root / target()
+
+
+def use(root: Path) -> Path:
+    """Makes Numba keep its cache below `root` from now on; returns the directory.
+
+    To be called before Numba is imported.
+
+    Raises:
+        OSError: the directory can't be made or written.
+    """
+    directory = cache_directory(root)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"the JIT cache's home {directory} can't be written")
+    os.environ["NUMBA_CACHE_DIR"] = str(directory)
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.CACHE_DIR = str(directory)
+    return directory
+
+
+def seed(root: Path, source: Path | None) -> int:
+    """Takes what fits this machine from the cache root `source`, which is only read; returns how many files are new.
+
+    A seed that is missing, unreadable or for another CPU is no error: the kernels are compiled instead.
+    """
+    if source is None:
+        return 0
+    name = target()
+    origin, home = source / name, root / name
+    try:
+        names = [path.relative_to(origin) for path in sorted(origin.rglob("*")) if path.suffix in (".nbc", ".nbi")]
+    except OSError:
+        return 0
+    # An index names its data files: they have to be there first.
+    names.sort(key=lambda path: path.suffix)
+    new = 0
+    for relative in names:
+        try:
+            new += _copy(origin / relative, home / relative)
+        except OSError:
+            continue
+    return new
+
+
+def _copy(origin: Path, home: Path) -> bool:
+    if home.exists():
+        return False
+    home.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".seed-", dir=home.parent)
+    try:
+        with os.fdopen(handle, "wb") as to, origin.open("rb") as source:
+            shutil.copyfileobj(source, to)
+        # A link rather than a rename: an index that somebody has written meanwhile knows more than the seed's.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, home)
+            return True
+        return False
+    finally:
+        os.unlink(temporary)
+
+
+def warm(root: Path, modules: Sequence[str] = ()) -> CacheDescription:
+    """Compiles every registered kernel into the cache below `root`; what is there already is only loaded.
+
+    `modules` are imported first: they register their owner's kernels.
+    """
+    use(root)
+    from swarm_agents.compute import registry
+
+    registry.load(modules)
+    registry.warm()
+    return describe(root)
+
+
+def describe(root: Path) -> CacheDescription:
+    """What the cache below `root` holds for this machine."""
+    name = target()
+    directory = root / name
+    files = list(directory.rglob("*.nbc")) if directory.is_dir() else []
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else 0
+    others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != name) if root.is_dir() else []
+    return CacheDescription(directory, name, len(files), size, tuple(others))
+
+
+def clear(root: Path, *, everything: bool = False) -> int:
+    """Removes this machine's cache below `root`, or those of all targets; returns how many bytes that freed.
+
+    What does not look like a cache that this module made is left alone.
+    """
+    freed = 0
+    for directory in list(root.iterdir()) if everything and root.is_dir() else [cache_directory(root)]:
+        if _NAME.fullmatch(directory.name) and directory.is_dir() and not directory.is_symlink():
+            freed += sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+            shutil.rmtree(directory)
+    return freed

@@ -1,0 +1,480 @@
+"""The pod's first process: it holds a warm parent, forks the agent from it, and forks again when the agent dies.
+
+A single thread with one asyncio loop does everything: signals, the agent's control channel, HTTP, the watch over the
+board. So a fork is always safe, and a new agent needs no import and no compilation. What the supervisor is told
+(settings, drain, a standby's part) it keeps, and the next agent begins by it.
+
+Invariants:
+- The death of the agent is declared on the board before anything else is done about it: its tasks are free at once.
+- What an order's answer says holds: settings are acknowledged when the agent runs by them.
+- The supervisor has no place on the board and claims no task; killed, it takes the agent with it, as siblings see.
+- Exit status: 0 after a stop that was asked for, 1 when agents keep dying, 2 (in `main`) for what no restart can mend.
+
+Rejected: threads for HTTP (forking with threads), an agent as a subprocess (0.7 s of imports each), a restart by exec
+(loses the compiled kernels and the counters).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm_agents.config import SETTINGS_FILE, Identity, Role, Settings, decode_settings, settings_revision
+from swarm_agents.runtime import control, cores, http, logs, process
+from swarm_agents.runtime.agent import AgentBase
+from swarm_agents.runtime.context import AgentContext
+from swarm_agents.runtime.events import Events
+from swarm_agents.runtime.metrics import Metrics
+from swarm_agents.runtime.restarts import Restarts
+from swarm_agents.runtime.scoreboard import AgentState, Scoreboard
+from swarm_agents.runtime.standby import wanted
+from swarm_agents.runtime.watch import Watch
+
+if TYPE_CHECKING:
+    from swarm_agents.runtime.cores import Cores
+    from swarm_agents.shm.board import Board, MemberInfo
+
+__all__ = ["Supervisor"]
+
+#: How long the agent may take to answer an order; to settings that load kernel modules it may take this long as well.
+_ANSWER_TIMEOUT = 10.0
+#: How long a new agent may take to become ready before it is held for stuck.
+_START_TIMEOUT = 60.0
+#: Beyond the grace that a stopping agent has: to write its last words.
+_LAST_WORDS = 1.0
+_CORES_INTERVAL = 1.0
+_FILE_INTERVAL = 2.0
+
+
+@dataclass(slots=True)
+class _Agent:
+    """The agent process of the moment."""
+
+    pid: int
+    end: control.SupervisorEnd
+    born: float
+    tasks: int
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    index: int = -1
+    epoch: int = 0
+    declared: bool = False
+
+
+class Supervisor:
+    """One pod's supervisor. `inherited` are descriptors, open before the loop was made, that agents keep."""
+
+    def __init__(
+        self,
+        cls: type[AgentBase],
+        identity: Identity,
+        settings: Settings,
+        board: Board,
+        cores_: Cores,
+        listener: socket.socket,
+        inherited: frozenset[int],
+    ) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.board = board
+        self.cores = cores_
+        self.scoreboard = Scoreboard()
+        self.restarts = Restarts()
+        self.draining = False
+        self.active = identity.role is not Role.STANDBY
+        self.log = logs.get_logger()
+        self.events = Events(self.log)
+        self._cls = cls
+        self._listener = listener
+        self._inherited = inherited
+        self._metrics = Metrics(self)
+        self._agent: _Agent | None = None
+        self._stopping = False
+        self._applying = asyncio.Lock()
+        self._declared_at = 0.0
+        self._members: list[MemberInfo] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- life
+
+    async def run(self) -> int:
+        """Runs until the pod is stopped or its agents are hopeless; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        self._finished: asyncio.Future[int] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        server = http.Server(http.application(self, self.identity.keys_dir))
+        serving = loop.create_task(server.serve(sockets=[self._listener]))
+        self._watch = Watch(self.board, self.log, lambda: self.settings.failover, self._sibling_died)
+        self._fork()
+        for forever in (self._look_after, self._follow_cores, self._follow_file):
+            self._background(forever())
+        try:
+            return await self._finished
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._watch.close()
+            server.should_exit = True
+            await serving
+            if self._agent is not None:
+                await self._agent.end.close()
+
+    def _finish(self, status: int) -> None:
+        if not self._finished.done():
+            self._finished.set_result(status)
+
+    def _background(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._background_ended)
+
+    def _background_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("a task of the supervisor failed; the pod has to be restarted", exc_info=error)
+            self._finish(1)
+
+    # -- the agent process
+
+    def _fork(self) -> None:
+        if self._stopping:
+            self._finish(0)
+            return
+        ours, theirs = socket.socketpair()
+        self.scoreboard.restart()
+        began = time.monotonic()
+        try:
+            pid = process.fork(
+                lambda: self._agent_main(theirs), keep={*self._inherited, theirs.fileno()}, name="swarm-agent"
+            )
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self.events.record("ForkFailed", level="error", reason=str(error))
+            self._died(lived=0.0, worked=False)
+            return
+        theirs.close()
+        ours.setblocking(False)
+        agent = _Agent(pid, control.SupervisorEnd(ours, self._announced), began, sum(self.scoreboard.tasks().values()))
+        self._agent = agent
+        asyncio.get_running_loop().call_later(_START_TIMEOUT, self._check_started, agent)
+        if self._declared_at:
+            self._metrics.failover("fork", time.monotonic() - self._declared_at)
+
+    def _agent_main(self, sock: socket.socket) -> int:
+        """In the child."""
+        logs.bind(pid=os.getpid())
+        context = AgentContext(self.identity, self.settings, self.board, self.scoreboard, self.cores, logs.get_logger())
+        context.draining = self.draining
+        context.active = self.active
+        return self._cls.main(context, sock)
+
+    def _announced(self, message: control.Joined | control.Ready) -> None:
+        agent = self._agent
+        if agent is None:
+            return
+        if isinstance(message, control.Joined):
+            agent.index, agent.epoch, agent.declared = message.index, message.epoch, False
+            logs.bind(epoch=agent.epoch)
+            self.events.record("AgentJoined", index=agent.index, agent_pid=agent.pid)
+            return
+        now = time.monotonic()
+        agent.ready.set()
+        if self._declared_at:
+            self._metrics.failover("ready", now - self._declared_at)
+            self._declared_at = 0.0
+        self.events.record("AgentReady", agent_pid=agent.pid, seconds=round(now - agent.born, 4))
+
+    def _check_started(self, agent: _Agent) -> None:
+        if agent is self._agent and not agent.ready.is_set():
+            self.events.record("AgentStuck", level="error", agent_pid=agent.pid, reason="did not become ready")
+            os.kill(agent.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Collects every child that has ended: as PID 1 also those that were left to us."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._agent is not None and pid == self._agent.pid:
+                self._agent_ended(self._agent, os.waitstatus_to_exitcode(status))
+
+    def _agent_ended(self, agent: _Agent, code: int) -> None:
+        self._agent = None
+        if not (self._stopping and code == 0):
+            self._declare(agent)
+        self._background(agent.end.close())
+        if self._stopping:
+            self.events.record("AgentStopped", code=code)
+            self._finish(0)
+            return
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        lived = time.monotonic() - agent.born
+        self.events.record("AgentDied", level="error", agent_pid=agent.pid, how=how, lived=round(lived, 3))
+        self._died(lived=lived, worked=sum(self.scoreboard.tasks().values()) > agent.tasks)
+
+    def _died(self, *, lived: float, worked: bool) -> None:
+        self.restarts = self.restarts.died(lived=lived, worked=worked)
+        if self.restarts.hopeless:
+            self.events.record(
+                "AgentHopeless",
+                level="error",
+                reason=f"{self.restarts.fruitless} in a row died without any work",
+            )
+            self._finish(1)
+        elif self.restarts.pause:
+            asyncio.get_running_loop().call_later(self.restarts.pause, self._fork)
+        else:
+            self._fork()
+
+    def _declare(self, agent: _Agent) -> None:
+        """Says on the board that the agent is dead; its tasks can be claimed by others from now on."""
+        if agent.declared:
+            return
+        agent.declared = True
+        index, epoch = agent.index, agent.epoch
+        if index < 0:  # it died before it could say where it had joined
+            for info in self.board.members():
+                if info.name == self.identity.pod and info.pid == agent.pid:
+                    index, epoch = info.index, info.epoch
+        if index >= 0:
+            tasks = self.board.declare_dead(index, epoch)
+            self._declared_at = time.monotonic()
+            self.events.record("AgentDeclaredDead", level="warning", index=index, dead_epoch=epoch, tasks=tasks)
+
+    # -- the board's other members
+
+    async def _look_after(self) -> None:
+        last = time.monotonic()
+        while True:
+            failover = self.settings.failover
+            pause = max(failover.heartbeat_interval, 0.005)
+            await asyncio.sleep(pause)
+            now = time.monotonic()
+            # A gap much longer than what was asked for means that this process was not awake to see any heartbeat.
+            gap, last = min(now - last, 5 * pause), now
+            self._members = self.board.members()
+            self._watch.look(self._members, gap)
+            if self.identity.role is Role.STANDBY:
+                self._take_part()
+
+    def _sibling_died(self, info: MemberInfo, witness: str, silent: float) -> None:
+        agent = self._agent
+        own = agent is not None and (info.index, info.epoch) == (agent.index, agent.epoch)
+        if own and witness == "process":
+            return  # SIGCHLD says the same, and knows how it ended
+        tasks = self.board.declare_dead(info.index, info.epoch)
+        self._metrics.failover("detect", info.heartbeat_age if witness == "process" else silent)
+        self.events.record(
+            "AgentHung" if own else "SiblingDeclaredDead",
+            level="warning",
+            member=info.name,
+            member_epoch=info.epoch,
+            witness=witness,
+            silent=round(silent, 4),
+            tasks=tasks,
+        )
+        if own and agent is not None:
+            agent.declared = True
+            self._declared_at = time.monotonic()
+            os.kill(agent.pid, signal.SIGKILL)
+        if self.identity.role is Role.STANDBY:
+            self._members = self.board.members()
+            self._take_part()
+
+    def _take_part(self) -> None:
+        """Activates a standby when a compute agent's place is empty, and lets it step back when it is filled again."""
+        active = wanted(self._members, self.identity.pod)
+        if active == self.active:
+            return
+        self.active = active
+        self.events.record("StandbyActivated" if active else "StandbySteppedBack")
+        if self._agent is not None:
+            self._background(self._tell(control.Activate(active)))
+
+    async def _tell(self, order: control.Order) -> None:
+        """Gives an order whose effect the next agent would begin with anyway."""
+        if self._agent is not None:
+            try:
+                await self._agent.end.ask(order, _ANSWER_TIMEOUT)
+            except (ConnectionError, TimeoutError, control.Refused) as error:
+                self.log.warning("the agent did not take an order", order=type(order).__name__, reason=str(error))
+
+    # -- orders from outside
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        grace = self.settings.runtime.drain_timeout
+        self.events.record("Stopping", grace=grace)
+        if self._agent is None:
+            self._finish(0)
+            return
+        self._background(self._tell(control.Stop(grace)))
+        asyncio.get_running_loop().call_later(grace + _LAST_WORDS, self._kill, self._agent)
+
+    def _kill(self, agent: _Agent) -> None:
+        if agent is self._agent:
+            self.events.record("AgentKilled", level="warning", reason="it had not left when its grace was over")
+            os.kill(agent.pid, signal.SIGKILL)
+
+    async def apply(self, data: bytes) -> str:
+        """Has the agent run by these settings and returns their revision.
+
+        Raises:
+            ValueError: they can't be read or belong to another swarm.
+            Refused: the agent can't run by them; the old ones hold.
+            TimeoutError, ConnectionError: the agent has not answered.
+        """
+        settings = decode_settings(data)
+        if settings.uid != self.identity.uid:
+            raise ValueError(
+                f"these settings are for the swarm with UID {settings.uid} ({settings.namespace}/{settings.swarm}), "
+                f"this agent belongs to {self.identity.uid} ({self.identity.namespace}/{self.identity.swarm})"
+            )
+        async with self._applying:
+            revision = settings_revision(settings)
+            if revision != settings_revision(self.settings):
+                async with asyncio.timeout(_ANSWER_TIMEOUT):
+                    agent = await self._ready_agent()
+                await agent.end.ask(control.Apply(data), _ANSWER_TIMEOUT)
+                self._cls.prepare(self.identity, settings)  # for the agents to come
+                self.settings = settings
+                logs.set_level(settings.runtime.log_level)
+                self.events.record("SettingsApplied", settings=revision, generation=settings.generation)
+            return revision
+
+    async def _ready_agent(self) -> _Agent:
+        while (agent := self._agent) is None or not agent.ready.is_set():
+            await asyncio.sleep(0.005)
+        return agent
+
+    async def drain(self) -> None:
+        """Has the agent claim nothing more, until `resume`."""
+        self.draining = True
+        await self._tell(control.Drain())
+
+    async def resume(self) -> None:
+        """Undoes `drain`."""
+        self.draining = False
+        await self._tell(control.Resume())
+
+    # -- what is known
+
+    @property
+    def epoch(self) -> int:
+        return self._agent.epoch if self._agent is not None else 0
+
+    @property
+    def agent_pid(self) -> int:
+        return self._agent.pid if self._agent is not None else -1
+
+    def state(self) -> str:
+        """starting, ready, draining, drained or stopped."""
+        agent = self._agent
+        if self._stopping:
+            return "stopped" if agent is None else "draining"
+        if agent is None or not agent.ready.is_set():
+            return "starting"
+        if self.draining:
+            return "drained" if self.scoreboard.state is AgentState.DRAINED else "draining"
+        return "ready"
+
+    def unready(self) -> str:
+        """Why the pod is not ready; empty when it is."""
+        agent = self._agent
+        if self._stopping:
+            return "stopping"
+        if agent is None:
+            return "the agent has died and is being replaced"
+        if not agent.ready.is_set():
+            return "the agent is starting"
+        for info in self._members:
+            if (info.index, info.epoch) == (agent.index, agent.epoch):
+                limit = self.settings.failover.dead_after
+                return "" if info.heartbeat_age < limit else f"no heartbeat for {info.heartbeat_age:.2f} s"
+        return "the agent is not on the board"
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /v1/status` says."""
+        return {
+            "agent": self.identity.pod,
+            "role": str(self.identity.role),
+            "state": self.state(),
+            "epoch": self.epoch,
+            "running": self.scoreboard.running,
+            "settings": settings_revision(self.settings),
+            "cores": list(self.cores.cpus),
+            "coresExclusive": self.cores.exclusive,
+            "coresReason": self.cores.reason,
+            "restarts": self.restarts.total,
+            "node": self.identity.node,
+            "active": self.active,
+        }
+
+    async def metrics(self) -> bytes:
+        """The pod's metrics and those of its agent, Prometheus text."""
+        own = b""
+        if self._agent is not None and self._agent.ready.is_set():
+            try:
+                own = await self._agent.end.ask(control.Collect(), 1.0)
+            except (ConnectionError, TimeoutError, control.Refused):
+                pass
+        return self._metrics.text() + own
+
+    def depths(self) -> dict[str, int]:
+        """Waiting tasks by priority, on the node's board."""
+        raise NotImplementedError
+
+    def census(self) -> dict[str, int]:
+        """Members of the node's board by role."""
+        return Counter(str(info.role) for info in self._members)
+
+    # -- what may change under the agent
+
+    async def _follow_cores(self) -> None:
+        while True:
+            await asyncio.sleep(_CORES_INTERVAL)
+            now = cores.observe()
+            if now == self.cores:
+                continue
+            self.cores = now
+            pinned = cores.pin(now) and (self._agent is None or cores.pin(now, self._agent.pid))
+            self.events.record("CoresChanged", cpus=cores.format_cpus(now.cpus), reason=now.reason, pinned=pinned)
+
+    async def _follow_file(self) -> None:
+        """Takes newer settings from the ConfigMap's file, should a push have been missed."""
+        path: Path = self.identity.config_dir / SETTINGS_FILE
+        seen = _stamp(path)
+        while True:
+            await asyncio.sleep(_FILE_INTERVAL)
+            stamp = _stamp(path)
+            if stamp == seen:
+                continue
+            seen = stamp
+            try:
+                data = path.read_bytes()
+                if decode_settings(data).generation > self.settings.generation:
+                    await self.apply(data)
+            except (OSError, ValueError, ConnectionError, control.Refused) as error:  # TimeoutError is an OSError
+                self.log.warning("the settings file changed but can't be used", path=str(path), reason=str(error))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
