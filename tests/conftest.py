@@ -1,0 +1,85 @@
+"""What every test may use: a cluster, stock kubectl, a namespace of its own; and the check that a run leaves nothing.
+
+Fixtures that cost something import it when they are asked for, so that unit tests start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from support.clusters import KUBECONFIG_VARIABLE, TestCluster, cluster_under_test
+from support.kubectl import Kubectl
+from support.leftovers import SESSION_VARIABLE, processes, shared_memory, stays_empty_within
+
+_SHARED_MEMORY_BEFORE = pytest.StashKey[set[str]]()
+_TEMPORARY = pytest.StashKey[str]()
+_LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """An API server with the Swarm CRD and no operator: embedded, or the one SWARM_TEST_KUBECONFIG names."""
+    with cluster_under_test(tmp_path_factory.mktemp("cluster")) as found:
+        yield found
+
+
+@pytest.fixture
+def namespace(cluster: TestCluster) -> Iterator[str]:
+    """A namespace that is this test's alone; it is deleted afterwards, with all that is in it."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def kubectl(cluster: TestCluster, namespace: str) -> Kubectl:
+    """Stock kubectl in the test's own namespace."""
+    return cluster.kubectl.within(namespace)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, on a real cluster, what needs the embedded kubelet."""
+    given = os.environ.get(KUBECONFIG_VARIABLE)
+    if not given:
+        return
+    skip = pytest.mark.skip(reason=f"needs the embedded cluster's kubelet, and {KUBECONFIG_VARIABLE} names another one")
+    for item in items:
+        if item.get_closest_marker("embedded"):
+            item.add_marker(skip)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Mark all that this run starts, and remember what was there before it."""
+    os.environ[SESSION_VARIABLE] = uuid.uuid4().hex
+    session.config.stash[_SHARED_MEMORY_BEFORE] = shared_memory()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_directory(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
+    pytestconfig.stash[_TEMPORARY] = str(tmp_path_factory.getbasetemp())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves a process or shared memory behind has failed."""
+    stash = session.config.stash
+    marks = [os.environ.pop(SESSION_VARIABLE, ""), stash.get(_TEMPORARY, "")]
+    left = stays_empty_within(5, lambda: [f"process {each}" for each in processes(*filter(None, marks))])
+    before = stash.get(_SHARED_MEMORY_BEFORE, set())
+    left += stays_empty_within(2, lambda: [f"/dev/shm/{name}" for name in sorted(shared_memory() - before)])
+    stash[_LEFT] = left
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left."""
+    left = config.stash.get(_LEFT, [])
+    if left:
+        terminalreporter.section("left behind by this run", sep="=", red=True)
+        for line in left:
+            terminalreporter.line(line)

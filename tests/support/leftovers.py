@@ -1,0 +1,67 @@
+"""What a test run left on the machine: processes, and files in shared memory.
+
+Both outlive a forgotten clean-up silently, and then fail (or slow down) some other test, later. Processes are recognised
+by a variable that every descendant inherits, also one that was orphaned, and by the run's temporary directory, which
+stands in the command line or environment of whatever the embedded cluster starts with an environment of its own.
+
+Rejected: making pytest the reaper of orphans (`PR_SET_CHILD_SUBREAPER`). They would stay as zombies, and code under
+test that waits for a process to be gone would wait in vain.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["SESSION_VARIABLE", "processes", "shared_memory", "stays_empty_within"]
+
+#: Set for the whole run, to a value of its own: whoever carries it was started by the run.
+SESSION_VARIABLE = "AGENTSWARM_TEST_SESSION"
+
+_SHM = Path("/dev/shm")
+# Python's own helper of a process that used multiprocessing; it lives as long as the process that started it.
+_HARMLESS = (b"multiprocessing.resource_tracker",)
+
+
+def _read(pid: str, what: str) -> bytes:
+    try:
+        return Path("/proc", pid, what).read_bytes()
+    except OSError:  # gone meanwhile, or not ours
+        return b""
+
+
+def _pids() -> Iterator[str]:
+    own = str(os.getpid())
+    return (entry for entry in os.listdir("/proc") if entry.isdigit() and entry != own)
+
+
+def processes(*marks: str) -> list[str]:
+    """The living processes other than this one that carry any of the marks in their command line or environment."""
+    found = []
+    for pid in _pids():
+        command = _read(pid, "cmdline")
+        if not command or any(harmless in command for harmless in _HARMLESS):  # empty: a zombie or a kernel thread
+            continue
+        text = command + b"\0" + _read(pid, "environ")
+        if any(mark.encode() in text for mark in marks):
+            found.append(f"{pid}: {command.replace(bytes(1), b' ').decode(errors='replace').strip()[:200]}")
+    return found
+
+
+def shared_memory() -> set[str]:
+    """The names in /dev/shm that are Agent Swarm's, one level deep, less those that a living process has mapped."""
+    names = {entry.name for entry in _SHM.iterdir() if entry.name.startswith("agentswarm")} if _SHM.is_dir() else set()
+    if not names:
+        return names
+    mapped = b"".join(_read(pid, "maps") for pid in _pids())
+    return {name for name in names if f"{_SHM}/{name}".encode() not in mapped}
+
+
+def stays_empty_within(seconds: float, look: Callable[[], list[str]]) -> list[str]:
+    """What `look` still finds when it has been given so long to become empty."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
