@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from swarm_agents.compute import registry
 from swarm_agents.compute.context import Context
 from swarm_agents.config import Identity, Priority, Role, Settings
-from swarm_agents.errors import DeadlineExceeded, Fenced, PayloadError, SwarmError, TaskCancelled, TaskLost
+from swarm_agents.errors import DeadlineExceeded, Fenced, SwarmError, TaskCancelled, TaskLost
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.scoreboard import RESULTS
@@ -96,33 +95,13 @@ class ComputeAgent(AgentBase):
         finally:
             scores.end(result, _LANES[claim.priority], time.monotonic_ns() - begun)
         if result == _FENCED:
-            self.context.log.warning(
-                "a late answer was refused: the task is not this agent's any more", task=_name(claim)
-            )
+            self.context.log.warning("a late answer was refused: the task is another agent's now", task=_name(claim))
 
     def _answer(self, worker: Worker, claim: Claim) -> int:
         """Computes and commits; returns the index of the result."""
-        if claim.cancelled():
-            return self._fail(worker, claim, TaskCancelled("the task was cancelled before it was begun"), _CANCELLED)
-        if claim.deadline is not None and time.time() > claim.deadline:
-            late = time.time() - claim.deadline
-            return self._fail(
-                worker,
-                claim,
-                DeadlineExceeded(f"the deadline had passed {late:.3f} s before the task was begun"),
-                _EXPIRED,
-            )
-        limit = self.context.settings.failover.max_attempts
-        if claim.attempt > limit:
-            return self._fail(
-                worker,
-                claim,
-                TaskLost(
-                    f"begun {limit} times without an answer: {claim.kernel} may be what kills its agents. "
-                    "failover.maxAttempts in the Swarm says how often a task is tried"
-                ),
-                _LOST,
-            )
+        void = self._void(claim)
+        if void is not None:
+            return self._fail(worker, claim, *void)
         try:
             name = claim.kernel
             kernel = self._kernels.get(name)
@@ -145,6 +124,19 @@ class ComputeAgent(AgentBase):
             raise
         except SwarmError as error:  # the answer can't travel: an object without encoding, or larger than the arena
             return self._fail(worker, claim, error, _ERROR)
+
+    def _void(self, claim: Claim) -> tuple[SwarmError, int] | None:
+        """Why the task is not even begun, with the result's index; None when it is."""
+        if claim.cancelled():
+            return TaskCancelled("the task was cancelled before it was begun"), _CANCELLED
+        late = 0.0 if claim.deadline is None else time.time() - claim.deadline
+        if late > 0:
+            return DeadlineExceeded(f"the deadline had passed {late:.3f} s before the task was begun"), _EXPIRED
+        limit = self.context.settings.failover.max_attempts
+        if claim.attempt > limit:
+            text = f"begun {limit} times without an answer: {claim.kernel} may be what kills its agents"
+            return TaskLost(f"{text}; failover.maxAttempts of the Swarm says how often a task is tried"), _LOST
+        return None
 
     def _fail(self, worker: Worker, claim: Claim, error: BaseException, result: int) -> int:
         if not isinstance(error, SwarmError):

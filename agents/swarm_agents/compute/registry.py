@@ -71,6 +71,8 @@ class Implementation:
     warm: Callable[[], object] | None = None
     #: How far its floats may lie from the reference's (relative); 0 means equal to the last bit.
     tolerance: float = 0.0
+    #: For which arguments it is the better choice; None: for all.
+    when: Callable[..., bool] | None = None
 
 
 class Kernel:
@@ -98,10 +100,12 @@ class Kernel:
         """The first line of the docstring."""
         return (self.__doc__ or "").strip().partition("\n")[0]
 
-    @property
-    def chosen(self) -> Implementation:
-        """What `run` uses: the last implementation that was added, else the reference."""
-        return self._chosen
+    def choose(self, bound: Mapping[str, Any]) -> Implementation:
+        """What `run` uses for these arguments: the implementation that was added last, unless its `when` says no."""
+        chosen = self._chosen
+        if chosen.when is not None and not chosen.when(**{k: v for k, v in bound.items() if k != "ctx"}):
+            return self.implementations[REFERENCE]
+        return chosen
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name, checked and converted.
@@ -128,7 +132,7 @@ class Kernel:
         bound = self.signature.bind(args, kwargs or {})
         if self.signature.takes_context:
             bound["ctx"] = ctx if ctx is not None else Context()
-        chosen = self._chosen if implementation is None else self.implementations[implementation]
+        chosen = self.choose(bound) if implementation is None else self.implementations[implementation]
         return chosen.function(**bound)
 
     def samples(self, function: Callable[[np.random.Generator], Call]) -> Callable[[np.random.Generator], Call]:
@@ -143,14 +147,15 @@ class Kernel:
         parallel: bool = False,
         warm: Callable[[], object] | None = None,
         tolerance: float = 0.0,
+        when: Callable[..., bool] | None = None,
         default: bool = True,
     ) -> Callable[[_F], _F]:
-        """Decorates another implementation of this kernel, which becomes the chosen one unless `default` is False."""
+        """Decorates another implementation of this kernel, which is chosen from now on unless `default` is False."""
         if name in self.implementations:
             raise ValueError(f"kernel {self.name} has an implementation {name!r} already")
 
         def add(function: _F) -> _F:
-            made = Implementation(name, function, parallel, warm, tolerance)
+            made = Implementation(name, function, parallel, warm, tolerance, when)
             self.implementations[name] = made
             if default:
                 self._chosen = made

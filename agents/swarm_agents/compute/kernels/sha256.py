@@ -1,0 +1,63 @@
+"""SHA-256 Merkle trees: the root of a block's tree, as Certificate Transparency defines it.
+
+The tree is that of RFC 6962, section 2.1 (unchanged in RFC 9162): a leaf's hash is SHA-256(0x00 ‖ leaf), a node's is
+SHA-256(0x01 ‖ left ‖ right), and a list of n splits after the largest power of two below n. Built from the leaves up
+that is: pair neighbours, carry an odd last one upwards unchanged. The two prefixes keep a leaf from posing as a node.
+Here the leaves are a block's consecutive pieces of `leaf` bytes, the last one as long as it comes.
+
+The reference hashes by `hashlib`, one leaf at a time. The compiled one hashes 16 leaves in the lanes of vector
+registers, and holds no GIL: it wins by far for small leaves, where Python's overhead per leaf dominates,
+and loses for large ones to OpenSSL, which uses the CPU's SHA instructions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm_agents.compute.registry import Call, call, kernel
+from swarm_agents.compute.signature import Between, Dims
+
+__all__ = ["merkle_root", "sha256_tree"]
+
+Block = Annotated[NDArray[np.uint8], Dims("n", empty=True)]
+LeafBytes = Annotated[int, Between(1, 1 << 30)]
+
+
+def merkle_root(leaves: Sequence[bytes | memoryview]) -> bytes:
+    """The root over any leaves (RFC 6962, 2.1); that of an empty list is the hash of nothing."""
+    level = [hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]
+    if not level:
+        return hashlib.sha256().digest()
+    while len(level) > 1:
+        paired = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = [*paired, level[-1]] if len(level) % 2 else paired
+    return level[0]
+
+
+@kernel("hash.sha256_tree")
+def sha256_tree(data: Block, *, leaf: LeafBytes = 4096) -> bytes:
+    """The 32-byte root of the SHA-256 Merkle tree over `data`, cut into leaves of `leaf` bytes (RFC 6962)."""
+    view = memoryview(data)
+    return merkle_root([view[at : at + leaf] for at in range(0, len(view), leaf)])
+
+
+@sha256_tree.samples
+def _(rng: np.random.Generator) -> Call:
+    leaf = int(rng.integers(1, 300))
+    return call(rng.integers(0, 256, int(rng.integers(0, 60 * leaf)), dtype=np.uint8), leaf=leaf)
+
+
+@sha256_tree.implementation("numba", when=lambda data, leaf=4096: leaf <= 512)
+def _(data: NDArray[np.uint8], leaf: int = 4096) -> bytes:
+    if data.size == 0:
+        return hashlib.sha256().digest()
+    from swarm_agents.compute.kernels import sha256_jit
+
+    root = np.empty(32, np.uint8)
+    sha256_jit.tree(data, leaf, root)
+    return root.tobytes()
