@@ -1,6 +1,6 @@
 """What a test run left on the machine: processes, and files in shared memory.
 
-Both outlive a forgotten clean-up silently, and then fail (or slow down) some other test, later. Processes are recognised
+Both outlive a forgotten clean-up silently, then fail (or slow down) some other test, later. Processes are recognised
 by a variable that every descendant inherits, also one that was orphaned, and by the run's temporary directory, which
 stands in the command line or environment of whatever the embedded cluster starts with an environment of its own.
 
