@@ -33,7 +33,7 @@ class LoopSocket:
         self.socket = socket
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._fd = socket.get(zmq.FD)
+        self._fd = int(socket.get(zmq.FD))
         self._closed = False
         self._scheduled = False
         self._loop.add_reader(self._fd, self._receive)
@@ -70,10 +70,6 @@ class LoopSocket:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            except zmq.ZMQError:
-                if self._closed:
-                    return
-                raise
             try:
                 self._on_message(frames)
             except Exception as error:  # one peer's message must not stop the others'

@@ -53,7 +53,7 @@ class Monitor:
 
     def drain(self) -> Outcome:
         """Reads the events that have come, without waiting. `LOST` and the wrong ones are final."""
-        while self.socket.get(zmq.EVENTS) & zmq.POLLIN:
+        while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
             event = parse_monitor_message(self.socket.recv_multipart())["event"]
             self._turn(int(event))
         return self.outcome

@@ -72,7 +72,7 @@ class _Message(Struct, frozen=True, array_like=True, gc=False):
     pass
 
 
-class Hello(_Message, tag="hello"):
+class Hello(_Message, frozen=True, tag="hello"):
     """The first message of a connection, and again after every reconnection."""
 
     peer: Literal["client", "hub"]
@@ -85,7 +85,7 @@ class Hello(_Message, tag="hello"):
     node: Name = ""
 
 
-class Welcome(_Message, tag="welcome"):
+class Welcome(_Message, frozen=True, tag="welcome"):
     """The hub knows the peer. Answers not acknowledged before follow at once."""
 
     swarm: Name
@@ -99,7 +99,7 @@ class Welcome(_Message, tag="welcome"):
     heartbeat: Span
 
 
-class Submit(_Message, tag="submit"):
+class Submit(_Message, frozen=True, tag="submit"):
     """A task; its arguments follow as payload."""
 
     task: TaskId
@@ -111,13 +111,13 @@ class Submit(_Message, tag="submit"):
     hops: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
-class Accepted(_Message, tag="accepted"):
+class Accepted(_Message, frozen=True, tag="accepted"):
     """The tasks are on the hub's board."""
 
     tasks: TaskIds
 
 
-class Answer(_Message, tag="answer"):
+class Answer(_Message, frozen=True, tag="answer"):
     """The end of a task: the value follows as payload, or `error` says why there is none."""
 
     task: TaskId
@@ -130,19 +130,19 @@ class Answer(_Message, tag="answer"):
     hops: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
-class Ack(_Message, tag="ack"):
+class Ack(_Message, frozen=True, tag="ack"):
     """The answers have come: forget them."""
 
     tasks: TaskIds
 
 
-class Cancel(_Message, tag="cancel"):
+class Cancel(_Message, frozen=True, tag="cancel"):
     """Nobody waits for the task any more."""
 
     task: TaskId
 
 
-class Load(_Message):
+class Load(_Message, frozen=True):
     """What a node has to do and to do it with: the ground on which others send it work."""
 
     #: Live compute agents, and those of them with nothing in hand.
@@ -156,7 +156,7 @@ class Load(_Message):
     run_mean: Span = 0.0
 
 
-class Heartbeat(_Message, tag="heartbeat"):
+class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     """I live; a hub adds its load. Each is echoed with `echo` set, which gives the round-trip time."""
 
     sent: Span
@@ -164,13 +164,13 @@ class Heartbeat(_Message, tag="heartbeat"):
     load: Load | None = None
 
 
-class Credit(_Message, tag="credit"):
+class Credit(_Message, frozen=True, tag="credit"):
     """From now on the peer may have this many tasks unanswered."""
 
     window: Count
 
 
-class Refusal(_Message, tag="error"):
+class Refusal(_Message, frozen=True, tag="error"):
     """A task (or, with none named, the connection) is refused; `code` is an error's, see `swarm_agents.errors`."""
 
     code: Name
@@ -180,19 +180,19 @@ class Refusal(_Message, tag="error"):
     retry_after: Span = 0.0
 
 
-class Query(_Message, tag="query"):
+class Query(_Message, frozen=True, tag="query"):
     """Asks for what `GET /v1/swarm` shows."""
 
     number: _U64
 
 
-class Report(_Message, tag="report"):
+class Report(_Message, frozen=True, tag="report"):
     """Answers a `Query`: JSON follows as payload."""
 
     number: _U64
 
 
-class Bye(_Message, tag="bye"):
+class Bye(_Message, frozen=True, tag="bye"):
     """The peer leaves on purpose: its tasks are cancelled and its answers forgotten."""
 
 

@@ -1,0 +1,319 @@
+"""Keeps a client's tasks alive across connections: every task that was taken on is answered exactly once.
+
+A session has one open channel at a time and a table of what has not been answered. When the channel breaks, one thread
+goes round the endpoints (the board first, then the hubs) until one opens or the retry window is over; then everything
+in the table is submitted again under the same ids. The far side recognises an id that it has seen; where it has not,
+the task runs once more, and the first answer counts: whoever takes the task out of the table settles its future.
+
+Invariants: an id leaves the table once, by an answer, a cancellation, a close, or the end of the retry window, and each
+of these settles the future. Nothing here blocks while it holds the lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from swarm_agents.client.task import Request, SwarmFuture, TaskId, TaskInfo
+from swarm_agents.config import Priority
+from swarm_agents.errors import (
+    BoardMismatch,
+    ConnectionLost,
+    PayloadError,
+    PayloadTooLarge,
+    SwarmError,
+    Unreachable,
+    VersionMismatch,
+    WrongKey,
+)
+
+if TYPE_CHECKING:
+    from swarm_agents.client.channel import Channel, Sink
+    from swarm_agents.client.connection import Connection
+
+__all__ = ["Session"]
+
+#: Opens a channel to an endpoint, for a session number, within some seconds.
+Opener = Callable[["Sink", "Connection", str, int, float], "Channel"]
+
+#: Between two rounds over all endpoints (seconds).
+_PAUSE = 0.1
+
+
+class Session:
+    """A client's side of the swarm; used by any number of threads."""
+
+    def __init__(
+        self, connection: Connection, *, timeout: float, retry_window: float, opener: Opener | None = None
+    ) -> None:
+        """Opens the first endpoint that answers within `timeout` seconds.
+
+        Raises:
+            Unreachable, WrongKey, VersionMismatch, BoardMismatch: why the last endpoint that was tried did not open.
+        """
+        self.connection = connection
+        self.number = secrets.randbits(63)
+        self._numbers = itertools.count(1)
+        self._retry_window = retry_window
+        self._opener = opener or _open
+        self._endpoints = list(_endpoints(connection))
+        if not self._endpoints:
+            raise Unreachable("the connection names neither a board nor a hub: is the swarm running? (`swarm status`)")
+        self._pending: dict[TaskId, SwarmFuture] = {}
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._channel: Channel | None = None
+        #: A channel that is open, but on which the table has not been submitted again yet.
+        self._candidate: Channel | None = None
+        self._last = -1
+        self._recovering = False
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._pid = os.getpid()
+        self._channel = self._dial(time.monotonic() + timeout, forever=False)
+
+    # -- what a Swarm uses
+
+    @property
+    def pending(self) -> int:
+        """Tasks not answered yet."""
+        return len(self._pending)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the session is connected to at present; empty while it is not."""
+        channel = self._channel
+        return channel.endpoint if channel else ""
+
+    @property
+    def window(self) -> int:
+        """How many tasks are worth having in flight."""
+        channel = self._channel
+        return channel.window if channel else 1
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def submit(
+        self,
+        kernel: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        priority: Priority,
+        deadline: float | None,
+        timeout: float | None,
+    ) -> SwarmFuture:
+        """Submits a task; see `Swarm.submit`."""
+        task = (self.number, next(self._numbers))
+        request = Request(task, kernel, args, kwargs, priority, deadline)
+        future = SwarmFuture(request, self)
+        until = None if timeout is None else time.monotonic() + timeout
+        # In the table before the channel is looked up: if that one breaks, the recovery finds the task there.
+        self._pending[task] = future
+        try:
+            channel = self._current(until)
+            try:
+                channel.submit(request, None if until is None else max(until - time.monotonic(), 0.0))
+            except ConnectionLost:
+                if self._closed:
+                    raise
+        except BaseException:
+            self.give_up(task)
+            raise
+        return future
+
+    def futures(self) -> list[SwarmFuture]:
+        """Those without an answer."""
+        return list(self._pending.values())
+
+    def give_up(self, task: TaskId) -> bool:
+        """Takes a task out of the table and tells the swarm; False if it has been settled."""
+        if self._pending.pop(task, None) is None:
+            return False
+        channel = self._channel
+        if channel is not None:
+            channel.cancel(task)
+        return True
+
+    def drive(self, future: SwarmFuture, timeout: float | None) -> float | None:
+        """Lets a thread that waits for a future work for it; returns what is left of the timeout."""
+        channel = self._channel
+        return channel.drive(future, timeout) if channel is not None else timeout
+
+    def info(self, timeout: float) -> dict[str, Any]:
+        """What the swarm says of itself."""
+        return self._current(time.monotonic() + timeout).info(timeout)
+
+    def close(self) -> None:
+        """Leaves. What is pending fails with `ConnectionLost`."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            channels = [c for c in (self._channel, self._candidate) if c is not None]
+            self._channel = None
+            self._changed.notify_all()
+        if os.getpid() == self._pid:
+            for channel in channels:
+                for task in list(self._pending):
+                    channel.cancel(task)
+                channel.close()
+        self._fail_all(ConnectionLost("the client was closed before the answer came; keep it open until all is done"))
+
+    # -- what a channel calls
+
+    def answered(self, task: TaskId, value: Any, error: BaseException | None, info: TaskInfo | None) -> None:
+        future = self._pending.pop(task, None)
+        if future is not None:
+            future.settle(value, error, info)
+
+    def lost(self, channel: Channel, error: BaseException) -> None:
+        with self._changed:
+            if self._closed or channel is not self._channel:
+                return
+            self._channel = None
+            self._begin_recovery(error)
+
+    # -- recovery
+
+    def _begin_recovery(self, error: BaseException) -> None:
+        self._failure = error
+        if not self._recovering:
+            self._recovering = True
+            threading.Thread(target=self._recover, name="swarm-recover", daemon=True).start()
+
+    def _recover(self) -> None:
+        until = time.monotonic() + self._retry_window
+        while True:
+            try:
+                channel = self._dial(until, forever=True)
+            except SwarmError as error:
+                self._end_recovery(None, error)
+                return
+            with self._changed:
+                self._candidate = channel
+            try:
+                self._resubmit(channel)
+            except ConnectionLost as error:
+                channel.close()
+                if self._closed or time.monotonic() > until:
+                    self._end_recovery(None, error)
+                    return
+                continue
+            self._end_recovery(channel, None)
+            return
+
+    def _resubmit(self, channel: Channel) -> None:
+        """Submits everything in the table; a channel takes an id that it has already as done."""
+        for task, future in list(self._pending.items()):
+            if task not in self._pending:
+                continue
+            try:
+                channel.submit(future.request, None)
+            except (PayloadError, PayloadTooLarge) as error:  # this endpoint takes less than the one before it
+                self.answered(task, None, error, None)
+
+    def _end_recovery(self, channel: Channel | None, error: BaseException | None) -> None:
+        with self._changed:
+            self._recovering = False
+            self._candidate = None
+            self._failure = error
+            closed = self._closed
+            if not closed:
+                self._channel = channel
+            self._changed.notify_all()
+        if closed and channel is not None:
+            channel.close()
+        elif channel is None:
+            self._fail_all(
+                ConnectionLost(
+                    f"the connection broke and did not come back within {self._retry_window:g} s ({error}): "
+                    "see `swarm status`, then submit again"
+                )
+            )
+
+    def _dial(self, until: float, *, forever: bool) -> Channel:
+        """Opens the endpoint after the last one, or the next that answers; `forever`: goes round until the time is up.
+
+        A wrong key or version is final at the first connection, where the user is at hand to mend it.
+        """
+        error: SwarmError = Unreachable("no endpoint could be tried in time")
+        count = len(self._endpoints)
+        while True:
+            for step in range(1, count + 1):
+                index = (self._last + step) % count
+                left = until - time.monotonic()
+                if left <= 0 or self._closed:
+                    raise error
+                try:
+                    # With others to try, none gets all the time.
+                    patience = (
+                        left if count == 1 and not forever else min(left, max(left / (count - step + 1), 0.2), 2.0)
+                    )
+                    channel = self._opener(self, self.connection, self._endpoints[index], self.number, patience)
+                except (Unreachable, ConnectionLost, WrongKey, VersionMismatch, BoardMismatch) as problem:
+                    error = problem
+                    continue
+                self._last = index
+                return channel
+            if not forever and not isinstance(error, Unreachable):
+                raise error
+            time.sleep(min(_PAUSE, max(until - time.monotonic(), 0.0)))
+
+    def _current(self, until: float | None) -> Channel:
+        """The open channel; waits while there is none."""
+        channel = self._channel
+        if channel is not None:
+            return channel
+        if os.getpid() != self._pid:
+            raise SwarmError("this Swarm was connected in the parent process: connect again after a fork")
+        with self._changed:
+            if not self._closed and self._channel is None and not self._recovering:
+                self._begin_recovery(ConnectionLost("the connection had been given up"))
+            while True:
+                if self._closed:
+                    raise ConnectionLost("the client is closed: connect again")
+                if self._channel is not None:
+                    return self._channel
+                if not self._recovering:
+                    raise ConnectionLost(f"the swarm can't be reached: {self._failure}")
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise ConnectionLost(f"the connection is broken and has not come back yet: {self._failure}")
+                self._changed.wait(left)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for task in list(self._pending):
+            self.answered(task, None, error, None)
+
+
+def _endpoints(connection: Connection) -> Iterator[str]:
+    if connection.board:
+        yield f"shm://{connection.board}"
+    for hub in connection.hubs:
+        if hub.address:
+            yield hub.address
+    for hub in connection.hubs:
+        if hub.rest and not hub.address:
+            yield hub.rest
+
+
+def _open(sink: Sink, connection: Connection, endpoint: str, number: int, timeout: float) -> Channel:
+    """Opens a channel of the kind that the endpoint's URL says; imports only what that kind needs."""
+    if endpoint.startswith("shm://"):
+        from swarm_agents.client.board import BoardChannel
+
+        return BoardChannel(sink, connection, endpoint, number, timeout)
+    if endpoint.startswith("tcp://"):
+        from swarm_agents.client.tcp import TcpChannel
+
+        return TcpChannel(sink, connection, endpoint, number, timeout)
+    from swarm_agents.client.rest import RestChannel
+
+    return RestChannel(sink, connection, endpoint, number, timeout)

@@ -1,0 +1,304 @@
+"""`Swarm`: what a user's program imports. An executor of `concurrent.futures` for kernels, and a little more."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from swarm_agents.client.connection import Connection, resolve
+from swarm_agents.client.session import Session
+from swarm_agents.client.task import SwarmFuture
+from swarm_agents.config import Priority
+
+__all__ = ["Swarm"]
+
+#: More than this many seconds can only be an instant that was taken for a span.
+_LONGEST = 10 * 365 * 86400.0
+
+_open: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Swarm(Executor):
+    """A connection to a swarm.
+
+        with Swarm.connect() as swarm:
+            future = swarm.submit("risk.monte_carlo", returns, weights, paths=1_000_000, seed=7, priority="critical")
+            print(future.result(timeout=10))
+
+    Threads may share it; a forked child may not. An array that was submitted must not be changed before its future is
+    done: should the connection break, it is sent again. Leaving the `with` block waits for what is pending, or gives it
+    up when the block ends by an exception.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Use `Swarm.connect`."""
+        self._session = session
+        _open.add(session)
+
+    @classmethod
+    def connect(
+        cls,
+        target: str | os.PathLike[str] | Connection | None = None,
+        *,
+        timeout: float = 10.0,
+        retry_window: float = 30.0,
+        server_key: str | None = None,
+        public_key: str | None = None,
+        secret_key: str | None = None,
+        token: str | None = None,
+    ) -> Self:
+        """Connects.
+
+        Args:
+            target: a URL (`shm:///directory`, `tcp://host:7400`, `http://host:7480`), the path of a connection file, a
+                kubeconfig's context and a swarm's name, or a `Connection`. None: the environment variable
+                `SWARM_ENDPOINT`, else the pod's own swarm, else the one that the kubeconfig leads to.
+            timeout: seconds until the swarm must have answered.
+            retry_window: seconds for which a connection that broke is tried to be made anew. What is pending waits.
+            server_key: the hubs' CURVE public key (Z85), for a `tcp://` URL of a swarm that encrypts.
+            public_key: the clients' CURVE public key.
+            secret_key: the clients' CURVE secret key.
+            token: bearer token of the REST interface, for an `http://` URL.
+
+        Raises:
+            Unreachable: nothing answers, or nothing says where the swarm is.
+            WrongKey: the swarm does not accept the key or the token.
+            VersionMismatch: the swarm speaks another version of the protocol.
+        """
+        connection = resolve(target, server_key=server_key, public_key=public_key, secret_key=secret_key, token=token)
+        return cls(Session(connection, timeout=timeout, retry_window=retry_window))
+
+    def __repr__(self) -> str:
+        """Names the endpoint, and no secrets."""
+        state = "closed" if self._session.closed else self._session.endpoint or "reconnecting"
+        return f"<Swarm {state}, {self._session.pending} pending>"
+
+    # -- tasks
+
+    def submit(  # type: ignore[override]  # names of kernels as well as functions
+        self,
+        kernel: Any,
+        /,
+        *args: Any,
+        priority: Priority | str = Priority.NORMAL,
+        deadline: float | timedelta | datetime | None = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> SwarmFuture:
+        """Submits a task.
+
+        Args:
+            kernel: the kernel's name, or a registered kernel itself.
+            *args: its arguments: numbers, strings, bytes, lists, maps and NumPy arrays.
+            priority: critical, high, normal or bulk.
+            deadline: when the answer is of no use any more: seconds from now, a `timedelta`, or an aware `datetime`.
+            timeout: seconds to wait while the swarm is full; None: as long as it takes, 0: not at all.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            A future; its `info` says, when it is done, which agent computed it and how long that took.
+
+        Raises:
+            SwarmFull: there was no room within `timeout`.
+            PayloadError: an argument's type can't travel.
+            PayloadTooLarge: the arguments are larger than the swarm takes.
+            ConnectionLost: the connection is broken and has not come back within `timeout`, or the client is closed.
+        """
+        return self._session.submit(_name(kernel), args, kwargs, _priority(priority), _deadline(deadline), timeout)
+
+    def run(
+        self,
+        kernel: Any,
+        /,
+        *args: Any,
+        priority: Priority | str = Priority.NORMAL,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Submits a task and returns its value; after `timeout` seconds without an answer it is cancelled.
+
+        Raises:
+            TimeoutError: no answer in time.
+            SwarmError: as `submit` and `Future.result`.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        future = self.submit(kernel, *args, priority=priority, deadline=timeout, timeout=timeout, **kwargs)
+        try:
+            return future.result(None if until is None else max(until - time.monotonic(), 0.0))
+        except BaseException:
+            future.cancel()
+            raise
+
+    def submit_many(
+        self,
+        kernel: Any,
+        arguments: Iterable[Any],
+        *,
+        priority: Priority | str = Priority.NORMAL,
+        deadline: float | timedelta | datetime | None = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> list[SwarmFuture]:
+        """Submits a task for each item: a tuple holds its arguments, anything else is the only one.
+
+        Raises:
+            SwarmFull, PayloadError, ...: as `submit`; what was submitted before is cancelled.
+        """
+        name, lane, until = _name(kernel), _priority(priority), _deadline(deadline)
+        futures: list[SwarmFuture] = []
+        try:
+            for item in arguments:
+                args = item if isinstance(item, tuple) else (item,)
+                futures.append(self._session.submit(name, args, kwargs, lane, until, timeout))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return futures
+
+    def map(
+        self,
+        kernel: Any,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        window: int | None = None,
+        priority: Priority | str = Priority.NORMAL,
+    ) -> Iterator[Any]:
+        """The kernel's values for the items of the iterables, in their order.
+
+        The iterables are read as the values are: never more than `window` tasks are underway, so they may be endless.
+
+        Args:
+            kernel: as in `submit`.
+            *iterables: an argument each; the shortest one ends it.
+            timeout: seconds from now until the last value must have come.
+            chunksize: accepted for the sake of `Executor`; a task is cheap here and travels alone.
+            window: tasks underway; None: what keeps the swarm busy.
+            priority: as in `submit`.
+
+        Raises:
+            TimeoutError: the time is over.
+            SwarmError: as `Future.result`, at the item that it belongs to. What is underway then is cancelled.
+        """
+        if window is not None and window < 1:
+            raise ValueError(f"window={window}: at least one task must be underway")
+        until = None if timeout is None else time.monotonic() + timeout
+        name, lane = _name(kernel), _priority(priority)
+        items = zip(*iterables, strict=False)
+        underway: deque[SwarmFuture] = deque()
+        width = window or self._session.window
+
+        def left() -> float | None:
+            return None if until is None else max(until - time.monotonic(), 0.0)
+
+        def fill() -> None:
+            while len(underway) < width and (args := next(items, None)) is not None:
+                underway.append(self._session.submit(name, args, {}, lane, None, left()))
+
+        fill()  # at once, as every executor does, and not when the first value is asked for
+
+        def values() -> Iterator[Any]:
+            try:
+                while underway:
+                    value = underway.popleft().result(left())
+                    fill()
+                    yield value
+            finally:
+                for future in underway:
+                    future.cancel()
+
+        return values()
+
+    # -- the swarm
+
+    def info(self, *, timeout: float = 10.0) -> dict[str, Any]:
+        """What the swarm says of itself: its `members` and `queues` on this node, its `hubs`, and the `endpoint`."""
+        return {"endpoint": self._session.endpoint} | self._session.info(timeout)
+
+    @property
+    def endpoint(self) -> str:
+        """URL of what this is connected to at present; empty while a broken connection is made anew."""
+        return self._session.endpoint
+
+    @property
+    def pending(self) -> int:
+        """Tasks without an answer."""
+        return self._session.pending
+
+    # -- the end
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Closes the connection.
+
+        Args:
+            wait: first wait for all that is pending. If not, it fails with `ConnectionLost`.
+            cancel_futures: cancel what is pending.
+        """
+        if cancel_futures:
+            for future in self._session.futures():
+                future.cancel()
+        elif wait:
+            for future in self._session.futures():
+                future.exception_or_cancelled()
+        self._session.close()
+
+    def close(self) -> None:
+        """`shutdown(wait=False)`."""
+        self.shutdown(wait=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown(wait=kind is None, cancel_futures=kind is not None)
+
+
+@atexit.register
+def _close_all() -> None:
+    """A program that ends leaves the board and says good-bye, also without a `with` block."""
+    for session in list(_open):
+        session.close()
+
+
+def _name(kernel: Any) -> str:
+    if isinstance(kernel, str):
+        return kernel
+    name = getattr(kernel, "name", None)
+    if isinstance(name, str) and hasattr(kernel, "implementations"):
+        return name
+    raise TypeError(
+        f"{kernel!r} is no kernel: pass a registered kernel or its name; functions do not travel to a swarm, "
+        "register them with @kernel in a module of spec.kernels"
+    )
+
+
+def _priority(priority: Priority | str) -> Priority:
+    try:
+        return Priority(priority)
+    except ValueError:
+        raise ValueError(f"priority={priority!r}: expected one of {', '.join(Priority)}") from None
+
+
+def _deadline(deadline: float | timedelta | datetime | None) -> float | None:
+    """As Unix time."""
+    if deadline is None:
+        return None
+    if isinstance(deadline, datetime):
+        if deadline.tzinfo is None:
+            raise ValueError("a deadline that is a datetime needs a time zone: datetime.now(UTC) + ...")
+        return deadline.timestamp()
+    seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
+    if seconds > _LONGEST:
+        raise ValueError(f"deadline={deadline}: a number is seconds from now; pass a datetime for an instant")
+    return time.time() + seconds

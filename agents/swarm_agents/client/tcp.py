@@ -1,0 +1,345 @@
+"""A channel to a hub over ZeroMQ.
+
+One thread receives, keeps the heartbeat and sends again what the hub had no room for; callers send by themselves, under
+the lock that goes with the socket (ZeroMQ allows a socket to move between threads with a full fence). So a submission
+costs no change of thread. The socket's file descriptor is edge-triggered and any call may consume the edge; hence
+after each send the sender looks whether something has arrived, and if so nudges the thread.
+
+Back-pressure has two stages: the hub's window bounds what is unanswered, and `submit` waits for it; a hub whose board
+is full refuses a task for a while, and then the thread submits it again, so that it was taken on stays true.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import zmq
+
+from swarm_agents.client.channel import Channel, Sink
+from swarm_agents.client.task import Request, TaskId, TaskInfo
+from swarm_agents.codec import decode, encode
+from swarm_agents.errors import (
+    ConnectionLost,
+    PayloadTooLarge,
+    SwarmError,
+    SwarmFull,
+    Unreachable,
+    WrongKey,
+    from_wire,
+)
+from swarm_agents.wire import schema
+from swarm_agents.wire.frames import pack, payload_bytes, unpack
+from swarm_agents.wire.monitor import Monitor, Outcome
+from swarm_agents.wire.sockets import open_dealer
+
+if TYPE_CHECKING:
+    from swarm_agents.client.connection import Connection
+
+__all__ = ["TcpChannel"]
+
+#: Silent for so many heartbeats, and the hub is given up.
+_SILENT_HEARTBEATS = 5
+#: A hub may take its time when it starts, but not for ever to say its first word.
+_MAX_INBOUND = 1 << 32
+#: Answers are acknowledged together, at this many or when nothing more has arrived.
+_ACK_BATCH = 64
+
+
+class TcpChannel(Channel):
+    """One DEALER, one thread."""
+
+    def __init__(self, sink: Sink, connection: Connection, endpoint: str, number: int, timeout: float) -> None:
+        """Connects, greets, and waits to be welcomed.
+
+        Raises:
+            Unreachable, WrongKey, VersionMismatch: nobody welcomed it; the message says what to do.
+        """
+        self.endpoint = endpoint
+        self._sink = sink
+        self._number = number
+        self._lock = threading.Lock()
+        self._room = threading.Condition(threading.Lock())
+        self._unanswered: dict[TaskId, Request] = {}
+        self._refused: deque[tuple[float, TaskId]] = deque()
+        self._reports: dict[int, Any] = {}
+        self._acks: list[TaskId] = []
+        self._dead: BaseException | None = None
+        self._closing = False
+        self._heard = time.monotonic()
+        self._beat = 0.0
+
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        hub = next((h for h in connection.hubs if h.address == endpoint), None)
+        self._socket = open_dealer(
+            self._context,
+            server=(hub.public_key if hub else "") or connection.server_key,
+            public=connection.public_key,
+            secret=connection.secret_key,
+            limit=-1,
+        )
+        self._monitor = Monitor(self._socket)
+        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            welcome = self._greet(connection, timeout)
+        except BaseException:
+            self._release()
+            raise
+        self.window = max(welcome.window, 1)
+        self._limit = welcome.max_message_bytes
+        self._heartbeat = max(welcome.heartbeat, 0.01)
+        self._thread = threading.Thread(target=self._serve, name="swarm-tcp", daemon=True)
+        self._thread.start()
+
+    # -- opening
+
+    def _greet(self, connection: Connection, timeout: float) -> schema.Welcome:
+        self._socket.connect(self.endpoint)
+        self._socket.send_multipart(pack(schema.Hello("client", connection.uid, self._number, _name())))
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor.socket, zmq.POLLIN)
+        until = time.monotonic() + timeout
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise self._unwelcome(timeout)
+            ready = dict(poller.poll(math.ceil(left * 1000)))
+            outcome = self._monitor.drain()
+            if outcome not in (Outcome.PENDING, Outcome.OPEN):
+                raise self._unwelcome(timeout)
+            if self._socket in ready:
+                message, _ = unpack(self._socket.recv_multipart(copy=False), limit=_MAX_INBOUND)
+                if isinstance(message, schema.Welcome):
+                    return message
+                if isinstance(message, schema.Refusal):
+                    raise from_wire({"code": message.code, "message": message.message})
+
+    def _unwelcome(self, timeout: float) -> SwarmError:
+        outcome = self._monitor.outcome
+        if outcome is Outcome.WRONG_KEY:
+            return WrongKey(
+                f"{self.endpoint} does not accept these CURVE keys: take a fresh connection file (`swarm connection`), "
+                "the swarm's Secret may have been made anew"
+            )
+        if outcome is Outcome.WRONG_PROTOCOL:
+            return WrongKey(
+                f"{self.endpoint} does not speak as this client does: pass server_key, public_key and secret_key if "
+                "the swarm encrypts, none of them if it does not, and check that the port is the hub's (7400)"
+            )
+        if outcome is Outcome.OPEN:
+            return Unreachable(f"{self.endpoint} accepts connections but has not answered within {timeout:g} s")
+        return Unreachable(
+            f"nothing answers at {self.endpoint} within {timeout:g} s: check the address, and that the swarm's "
+            "resource agent there is running (`swarm status`)"
+        )
+
+    # -- what the session calls
+
+    def submit(self, request: Request, timeout: float | None) -> None:
+        header, arrays = encode((request.args, request.kwargs))
+        payload = [header, *arrays]
+        size = payload_bytes(payload)
+        if size + schema.MAX_HEADER_BYTES > self._limit:
+            raise PayloadTooLarge(
+                f"the arguments of {request.kernel} have {size} bytes, {self.endpoint} takes at most "
+                f"{self._limit - schema.MAX_HEADER_BYTES} in one message: split them, or raise "
+                "spec.transport.zeromq.maxMessageSize"
+            )
+        with self._room:
+            if request.task in self._unanswered:
+                return
+            if not self._room.wait_for(lambda: len(self._unanswered) < self.window or self._dead, timeout):
+                raise SwarmFull(
+                    f"{len(self._unanswered)} tasks are unanswered, which is all that {self.endpoint} takes from one "
+                    "client: wait for results, or submit with a longer timeout"
+                )
+            self._check()
+            self._unanswered[request.task] = request
+        self._send(_submission(request), payload)
+
+    def cancel(self, task: TaskId) -> None:
+        with self._room:
+            if self._unanswered.pop(task, None) is None:
+                return
+            self._room.notify()
+        self._send(schema.Cancel(task))
+
+    def info(self, timeout: float) -> dict[str, Any]:
+        number = time.monotonic_ns()
+        with self._room:
+            self._reports[number] = None
+        self._send(schema.Query(number))
+        with self._room:
+            self._room.wait_for(lambda: self._reports[number] is not None or self._dead, timeout)
+            report = self._reports.pop(number)
+            self._check()
+        if report is None:
+            raise Unreachable(f"{self.endpoint} has not reported within {timeout:g} s")
+        return dict(report)
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._send(schema.Bye())
+        os.eventfd_write(self._nudge, 1)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _check(self) -> None:
+        if self._dead is not None:
+            raise ConnectionLost(f"the connection to {self.endpoint} is broken: {self._dead}") from self._dead
+
+    # -- the socket: under the lock
+
+    def _send(self, message: schema.Message, payload: list[Any] | tuple[Any, ...] = ()) -> None:
+        with self._lock:
+            if self._dead is not None:
+                return
+            try:
+                self._socket.send_multipart(pack(message, payload), zmq.NOBLOCK, copy=False)
+            except zmq.ZMQError:  # what is unanswered goes out again when the connection has been made anew
+                return
+            arrived = int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN
+        if arrived:
+            os.eventfd_write(self._nudge, 1)
+
+    def _receive(self) -> list[list[zmq.Frame]]:
+        messages: list[list[zmq.Frame]] = []
+        with self._lock:
+            while len(messages) < _ACK_BATCH:
+                try:
+                    messages.append(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+                except zmq.Again:
+                    break
+        return messages
+
+    # -- the thread
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(int(self._socket.get(zmq.FD)), select.POLLIN)
+        poll.register(int(self._monitor.socket.get(zmq.FD)), select.POLLIN)
+        poll.register(self._nudge, select.POLLIN)
+        error: BaseException | None = None
+        try:
+            while not self._closing:
+                messages = self._receive()
+                for frames in messages:
+                    self._take(frames)
+                if not messages:
+                    self._acknowledge()
+                error = self._tick()
+                if error is not None:
+                    break
+                if not messages:
+                    poll.poll(self._heartbeat * 1000)
+                    try:
+                        os.eventfd_read(self._nudge)
+                    except BlockingIOError:
+                        pass
+        except Exception as problem:
+            error = problem
+        with self._room:
+            self._dead = error or ConnectionLost("it was closed")
+            self._room.notify_all()
+        with self._lock:
+            self._release()
+        if not self._closing:
+            self._sink.lost(self, self._dead)
+
+    def _tick(self) -> BaseException | None:
+        """Heartbeats, and what was refused for a while; returns why the connection is to be given up."""
+        now = time.monotonic()
+        if self._monitor.drain() is not Outcome.OPEN:
+            return ConnectionLost(f"{self.endpoint} has closed the connection")
+        if now - self._heard > _SILENT_HEARTBEATS * self._heartbeat:
+            return ConnectionLost(f"{self.endpoint} has been silent for {now - self._heard:.1f} s")
+        if now >= self._beat:
+            self._beat = now + self._heartbeat
+            self._send(schema.Heartbeat(sent=now))
+        while self._refused and self._refused[0][0] <= now:
+            request = self._unanswered.get(self._refused.popleft()[1])
+            if request is not None:
+                header, arrays = encode((request.args, request.kwargs))
+                self._send(_submission(request), [header, *arrays])
+        return None
+
+    def _take(self, frames: list[zmq.Frame]) -> None:
+        self._heard = time.monotonic()
+        message, payload = unpack(frames, limit=_MAX_INBOUND)
+        match message:
+            case schema.Answer():
+                self._answer(message, payload)
+            case schema.Refusal(task=None):
+                raise from_wire({"code": message.code, "message": message.message})
+            case schema.Refusal(task=task) if task is not None:
+                if message.retry_after > 0:
+                    self._refused.append((self._heard + message.retry_after, task))
+                else:
+                    self._settle(task, None, from_wire({"code": message.code, "message": message.message}), None)
+            case schema.Credit():
+                with self._room:
+                    self.window = max(message.window, 1)
+                    self._room.notify_all()
+            case schema.Report():
+                with self._room:
+                    if message.number in self._reports:
+                        self._reports[message.number] = msgspec.json.decode(payload[0].buffer)
+                        self._room.notify_all()
+            case schema.Bye():
+                raise ConnectionLost(f"the hub at {self.endpoint} is leaving")
+            case _:
+                pass
+
+    def _answer(self, message: schema.Answer, payload: Any) -> None:
+        value, error = None, None
+        if message.error is not None:
+            error = from_wire(message.error)
+        else:
+            try:
+                value = decode(payload[0].buffer, [frame.buffer for frame in payload[1:]])
+            except (SwarmError, IndexError) as problem:
+                error = SwarmError(f"the answer from {message.agent} can't be read: {problem}")
+        info = TaskInfo(message.agent, message.attempts, message.queued, message.run, message.hops)
+        self._acks.append(message.task)
+        self._settle(message.task, value, error, info)
+        if len(self._acks) >= _ACK_BATCH:
+            self._acknowledge()
+
+    def _settle(self, task: TaskId, value: Any, error: BaseException | None, info: TaskInfo | None) -> None:
+        with self._room:
+            known = self._unanswered.pop(task, None) is not None
+            self._room.notify()
+        if known:
+            self._sink.answered(task, value, error, info)
+
+    def _acknowledge(self) -> None:
+        if self._acks:
+            acks, self._acks = self._acks, []
+            self._send(schema.Ack(tuple(acks)))
+
+    def _release(self) -> None:
+        self._monitor.close()
+        self._socket.close(0)
+        self._context.term()
+        os.close(self._nudge)
+        self._nudge = -1
+
+
+def _submission(request: Request) -> schema.Submit:
+    budget = None if request.deadline is None else request.deadline - time.time()
+    return schema.Submit(request.task, request.kernel, request.priority.lane, budget)
+
+
+def _name() -> str:
+    import socket
+
+    return f"{socket.gethostname()}/{os.getpid()}"[:256]

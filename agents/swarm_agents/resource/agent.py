@@ -1,0 +1,162 @@
+"""The resource agent of a node: hub, REST interface and sensors in one event loop.
+
+The hub's place on the board is the agent's own; when the agent is fenced everything is closed and opened again with the
+new place, because all that was in hand under the old one is void. A stop waits for the answers of tasks that other
+nodes compute, as long as the grace allows, and hands the rest back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from typing import Any, ClassVar
+
+from swarm_agents.config import Identity, Priority, Role, Settings
+from swarm_agents.errors import UnknownKernel
+from swarm_agents.resource import metrics
+from swarm_agents.resource.desk import Desk
+from swarm_agents.resource.hub import Hub
+from swarm_agents.resource.rest import Rest
+from swarm_agents.resource.sensors import Sensors
+from swarm_agents.runtime.agent import AsyncAgent
+from swarm_agents.wire.keys import load_keys
+
+__all__ = ["ResourceAgent"]
+
+#: How often the loop looks whether it may end (seconds), while it waits for other nodes' answers.
+_LOOK = 0.02
+
+
+class ResourceAgent(AsyncAgent):
+    """See the module's text."""
+
+    roles: ClassVar[tuple[Role, ...]] = (Role.RESOURCE,)
+
+    hub: Hub | None = None
+    rest: Rest | None = None
+
+    @classmethod
+    def prepare(cls, identity: Identity, settings: Settings) -> None:
+        """Imports what is slow, so that a hub that died is back in milliseconds."""
+        import uvicorn.protocols.http.h11_impl  # noqa: F401
+        import zmq.utils.monitor  # noqa: F401
+
+    def start(self) -> None:
+        self.sensors = Sensors()
+        self.sensors.read(self.context.settings.sensing.disabled)
+        self.keys = load_keys(self.context.identity.keys_dir)
+
+    async def run_async(self) -> None:
+        context, identity, settings = self.context, self.context.identity, self.context.settings
+        member = context.member
+        assert member is not None
+        hub = Hub(
+            Desk(context.board, member),
+            settings,
+            self.keys,
+            node=identity.node,
+            name=identity.pod,
+            host=identity.pod_ip,
+            log=context.log,
+            report=self.report,
+        )
+        rest = Rest(hub, self.keys.token, report=self.report, kernels=self.kernels)
+        try:
+            await rest.start(identity.pod_ip, settings.transport.rest_port)
+            hub.start()
+            self.hub, self.rest = hub, rest
+            await self._serve(hub, rest)
+        finally:
+            self.hub = self.rest = None
+            await rest.close()
+            await hub.close()
+
+    async def _serve(self, hub: Hub, rest: Rest) -> None:
+        context, loop = self.context, asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            if not context.may_claim and not hub.draining:
+                hub.drain()
+            elif context.may_claim and hub.draining:
+                hub.resume()
+            idle = not hub.in_hand and not hub.sessions.unanswered
+            if not context.may_claim and idle:
+                context.report_idle()
+            if context.fenced or (context.leaving and (idle or context.stop_in < 1.0)):
+                return
+            now = loop.time()
+            if now >= due:
+                due = max(due + context.settings.sensing.interval, now)
+                self.sensors.read(context.settings.sensing.disabled)
+                rest.expire(now)
+            context.scoreboard.set_running(hub.in_hand)
+            pause = max(due - now, 0.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause if context.may_claim else min(pause, _LOOK)):
+                    await self.changed.wait()
+            self.changed.clear()
+
+    def settings_changed(self, old: Settings, new: Settings) -> None:
+        if self.hub is not None:
+            self.hub.apply(new)
+
+    def metrics(self) -> bytes:
+        hub = self.hub
+        return metrics.text(hub, self.sensors) if hub is not None else b""
+
+    def kernels(self) -> list[dict[str, str]]:
+        """Names, signatures and summaries of the kernels that this release and the settings' modules register."""
+        return _kernels(self.context.settings.runtime.kernel_modules)
+
+    def report(self) -> dict[str, Any]:
+        """What `GET /v1/swarm` and a client's `info` show."""
+        context, identity = self.context, self.context.identity
+        hub = self.hub
+        stats = context.board.stats()
+        return {
+            "swarm": identity.swarm,
+            "namespace": identity.namespace,
+            "uid": identity.uid,
+            "node": identity.node,
+            "generation": context.settings.generation,
+            "members": [_plain(info) for info in context.board.members()],
+            "queues": dict(zip([str(p) for p in Priority], hub.desk.load().depth if hub else (), strict=False)),
+            "totals": _plain(stats),
+            "hubs": [
+                {
+                    "node": peer.node,
+                    "addresses": {address: link.outcome.value for address, link in peer.links.items()},
+                    "open": peer.open,
+                    "rttSeconds": peer.rtt,
+                    "underway": len(peer.forwarded),
+                    "load": _plain(peer.load),
+                }
+                for peer in (hub.peers.values() if hub else ())
+            ],
+            "events": dict(hub.counts) if hub else {},
+            "sensors": self.sensors.report(),
+        }
+
+
+@functools.lru_cache(maxsize=4)
+def _kernels(modules: tuple[str, ...]) -> list[dict[str, str]]:
+    from swarm_agents.compute import registry
+
+    registry.load(modules)
+    found = []
+    for name in registry.names():
+        with contextlib.suppress(UnknownKernel):
+            kernel = registry.get(name)
+            found.append(
+                {"name": name, "signature": str(kernel.signature), "summary": inspect.cleandoc(kernel.summary)}
+            )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it."""
+    import msgspec
+
+    return msgspec.to_builtins(value, enc_hook=str)

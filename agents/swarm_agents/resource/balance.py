@@ -1,0 +1,89 @@
+"""Whether a task should leave its node, and where to: two random choices, weighed against the cost of the move.
+
+Looking at two random peers instead of all gives nearly the best placement, and keeps every hub of a large swarm from
+choosing the same idle node at the same moment (M. Mitzenmacher, "The power of two choices in randomized load
+balancing", IEEE TPDS 12(10), 2001). All here is pure: plain values in, a decision out; randomness is passed in.
+
+The model is coarse on purpose. A node with W workers, of which I are idle, with Q tasks waiting that take r seconds on
+average, begins one more task after max(0, Q + 1 - I) * r / W seconds. The move costs the round trip and the payload's
+bytes over the link's rate. A task moves only if that clearly wins: it must be begun sooner by more than `HYSTERESIS`
+of the wait that it escapes, or two hubs would pass it back and forth on the noise of their estimates.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+from msgspec import Struct
+
+from swarm_agents.wire.schema import Load
+
+__all__ = ["DEFAULT_RATE", "MAX_HOPS", "Candidate", "choose", "surplus", "wait"]
+
+#: A task that has left so many nodes behind stays where it is.
+MAX_HOPS = 2
+#: Of the wait that a task escapes, this share must be left as gain.
+HYSTERESIS = 0.25
+#: Bytes a second over a link of which nothing is known yet: 10 Gbit/s, half used.
+DEFAULT_RATE = 600e6
+#: Seconds that a task runs of which nothing is known yet.
+DEFAULT_RUN = 1e-3
+
+Key = TypeVar("Key")
+
+
+class Candidate(Struct, frozen=True):
+    """A peer as the chooser sees it."""
+
+    key: str
+    load: Load
+    #: Tasks sent there that its load does not know of yet.
+    underway: int = 0
+    #: Tasks that it may still be sent (its credit).
+    credit: int = 0
+    rtt: float = 0.0
+    #: Bytes a second.
+    rate: float = DEFAULT_RATE
+
+
+def wait(load: Load, underway: int, run: float) -> float:
+    """Seconds until a task that arrives now is begun there; infinite where nobody computes."""
+    if load.workers == 0:
+        return math.inf
+    ahead = sum(load.depth) + underway + 1 - load.idle
+    return max(0, ahead) * run / load.workers
+
+
+def surplus(load: Load) -> int:
+    """How many of a node's waiting tasks are more than its own workers take at once."""
+    queued = sum(load.depth)
+    return queued if load.workers == 0 else max(0, queued - load.idle)
+
+
+def choose(
+    local: Load, candidates: Sequence[Candidate], *, size: int, run: float | None, rng: random.Random
+) -> str | None:
+    """The peer that should take a task waiting here, or None if it should stay.
+
+    Args:
+        local: the node that the task waits on; its `depth` counts the task.
+        candidates: the peers that are reachable.
+        size: bytes of the task's payload.
+        run: seconds that its kernel is expected to run; None: unknown.
+    """
+    open_ = [c for c in candidates if c.credit > 0 and c.load.workers > 0 and c.load.room > c.underway]
+    if not open_:
+        return None
+    pair = rng.sample(open_, 2) if len(open_) > 2 else open_
+    expected = run or local.run_mean or DEFAULT_RUN
+
+    def cost(peer: Candidate) -> float:
+        return wait(peer.load, peer.underway, run or peer.load.run_mean or expected) + peer.rtt + size / peer.rate
+
+    best = min(pair, key=cost)
+    # The last of those that wait here: what is moved leaves the others in peace.
+    here = wait(local, -1, expected)
+    return best.key if cost(best) < here * (1 - HYSTERESIS) or math.isinf(here) else None
