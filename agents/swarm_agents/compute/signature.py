@@ -102,6 +102,8 @@ class Signature:
             parameters.append(Parameter(p.name, expected, check, p.default, p.kind is p.KEYWORD_ONLY))
         self.parameters = tuple(parameters)
         self._positional = tuple(p for p in parameters if not p.keyword_only)
+        #: What a call may leave out, with the value that it then has.
+        self.defaults = {p.name: p.default for p in parameters if not p.required}
         self._by_name = {p.name: p for p in parameters}
 
     def __str__(self) -> str:

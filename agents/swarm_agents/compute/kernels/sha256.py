@@ -42,7 +42,7 @@ def merkle_root(leaves: Sequence[bytes | memoryview]) -> bytes:
 @kernel("hash.sha256_tree")
 def sha256_tree(data: Block, *, leaf: LeafBytes = 4096) -> bytes:
     """The 32-byte root of the SHA-256 Merkle tree over `data`, cut into leaves of `leaf` bytes (RFC 6962)."""
-    view = memoryview(data)
+    view = data.data
     return merkle_root([view[at : at + leaf] for at in range(0, len(view), leaf)])
 
 
