@@ -5,6 +5,7 @@ Fixtures that cost something import it when they are asked for, so that unit tes
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Mark all that this run starts, and remember what was there before it."""
+    asyncio.set_event_loop(None)  # else looptime's plugin makes a loop around each sync test, and nobody closes it
     os.environ[SESSION_VARIABLE] = uuid.uuid4().hex
     session.config.stash[_SHARED_MEMORY_BEFORE] = shared_memory()
 

@@ -86,7 +86,7 @@ class _Bridge(logging.Handler):
         try:
             method = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
             extra = {"exc_info": record.exc_info} if record.exc_info else {}
-            log = structlog.get_logger(logger=record.name)
+            log = structlog.get_logger().bind(logger=record.name)
             getattr(log, method, log.info)(record.getMessage(), **extra)
         except Exception:
             self.handleError(record)

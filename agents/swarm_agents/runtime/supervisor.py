@@ -97,6 +97,8 @@ class Supervisor:
         self._agent: _Agent | None = None
         self._stopping = False
         self._applying = asyncio.Lock()
+        #: Set while there is an agent that is ready.
+        self._up = asyncio.Event()
         self._declared_at = 0.0
         self._members: list[MemberInfo] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -112,7 +114,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         server = http.Server(http.application(self, self.identity.keys_dir))
         serving = loop.create_task(server.serve(sockets=[self._listener]))
-        self._watch = Watch(self.board, self.log, lambda: self.settings.failover, self._sibling_died)
+        self._watch = Watch(self.log, lambda: self.settings.failover, self._sibling_died)
         self._fork()
         for forever in (self._look_after, self._follow_cores, self._follow_file):
             self._background(forever())
@@ -188,6 +190,7 @@ class Supervisor:
             return
         now = time.monotonic()
         agent.ready.set()
+        self._up.set()
         if self._declared_at:
             self._metrics.failover("ready", now - self._declared_at)
             self._declared_at = 0.0
@@ -212,6 +215,7 @@ class Supervisor:
 
     def _agent_ended(self, agent: _Agent, code: int) -> None:
         self._agent = None
+        self._up.clear()
         if not (self._stopping and code == 0):
             self._declare(agent)
         self._background(agent.end.close())
@@ -357,9 +361,9 @@ class Supervisor:
             return revision
 
     async def _ready_agent(self) -> _Agent:
-        while (agent := self._agent) is None or not agent.ready.is_set():
-            await asyncio.sleep(0.005)
-        return agent
+        await self._up.wait()
+        assert self._agent is not None
+        return self._agent
 
     async def drain(self) -> None:
         """Has the agent claim nothing more, until `resume`."""
@@ -465,11 +469,16 @@ class Supervisor:
                 continue
             seen = stamp
             try:
-                data = path.read_bytes()
+                data = _read(path)
                 if decode_settings(data).generation > self.settings.generation:
                     await self.apply(data)
             except (OSError, ValueError, ConnectionError, control.Refused) as error:  # TimeoutError is an OSError
                 self.log.warning("the settings file changed but can't be used", path=str(path), reason=str(error))
+
+
+def _read(path: Path) -> bytes:
+    # Blocking, on purpose: a small file in memory, and a process that forks has no threads to read it on.
+    return path.read_bytes()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import Failover
 
 if TYPE_CHECKING:
-    from swarm_agents.shm.board import Board, MemberInfo
+    from swarm_agents.shm.board import MemberInfo
 
 __all__ = ["Verdict", "Watch", "judge"]
 
@@ -50,7 +50,6 @@ class _Watched:
     silent: float = 0.0
     suspected: bool = False
     pidfd: int | None = None
-    looked: bool = field(default=False)
 
 
 class Watch:
@@ -58,12 +57,10 @@ class Watch:
 
     def __init__(
         self,
-        board: Board,
         log: Any,
         failover: Callable[[], Failover],
         dead: Callable[[MemberInfo, str, float], None],
     ) -> None:
-        self._board = board
         self._log = log
         self._failover = failover
         self._dead = dead
@@ -91,6 +88,11 @@ class Watch:
                 self._log.warning("suspected", member=info.name, member_epoch=info.epoch, silent=verdict.silent)
         for key in self._members.keys() - seen:
             self._forget(key)
+
+    def proven(self, info: MemberInfo) -> bool:
+        """Whether the end of this member's process will be seen directly."""
+        watched = self._members.get((info.index, info.epoch))
+        return watched is not None and watched.pidfd is not None
 
     def close(self) -> None:
         for key in list(self._members):
