@@ -1,0 +1,114 @@
+"""Where compiled kernels are kept."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swarm_agents.runtime import jitcache
+
+
+def make_cache(root: Path, *names: str) -> Path:
+    directory = jitcache.cache_directory(root)
+    for name in names:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content of {name}")
+    return directory
+
+
+def test_a_cache_belongs_to_a_cpu_and_its_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = jitcache.cache_directory(tmp_path)
+    assert here.parent == tmp_path
+    assert here == jitcache.cache_directory(tmp_path)
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    other = jitcache.cache_directory(tmp_path)
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+sse2")
+    assert len({here, other, jitcache.cache_directory(tmp_path)}) == 3
+
+
+def test_naming_the_target_does_not_import_numba() -> None:
+    program = (
+        "import sys; from swarm_agents.runtime import jitcache; jitcache.target(); sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_seed_is_taken_over_and_what_is_newer_at_home_is_kept(tmp_path: Path) -> None:
+    seed, home = tmp_path / "seed", tmp_path / "home"
+    make_cache(seed, "pkg/f.nbi", "pkg/f.1.nbc", "pkg/notes.txt")
+    here = make_cache(home, "pkg/f.nbi")
+    (here / "pkg/f.nbi").write_text("mine")
+    assert jitcache.seed(home, seed) == 1
+    assert (here / "pkg/f.nbi").read_text() == "mine"
+    assert (here / "pkg/f.1.nbc").read_text() == "content of pkg/f.1.nbc"
+    assert sorted(path.name for path in here.rglob("*") if path.is_file()) == ["f.1.nbc", "f.nbi"]
+    assert jitcache.seed(home, seed) == 0
+
+
+@pytest.mark.parametrize("seed", [None, Path("/nonexistent/seed")])
+def test_without_a_seed_the_kernels_are_simply_compiled(tmp_path: Path, seed: Path | None) -> None:
+    assert jitcache.seed(tmp_path, seed) == 0
+
+
+def test_a_seed_for_another_cpu_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_cache(tmp_path / "seed", "f.nbc")
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    assert jitcache.seed(tmp_path / "home", tmp_path / "seed") == 0
+
+
+def test_many_agents_may_seed_one_directory_at_once(tmp_path: Path) -> None:
+    seed, home = tmp_path / "seed", tmp_path / "home"
+    names = [f"p{n % 5}/f{n}.nbc" for n in range(60)]
+    make_cache(seed, *names)
+    program = (
+        "import sys, pathlib; from swarm_agents.runtime import jitcache as j;"
+        "print(j.seed(*map(pathlib.Path, sys.argv[1:])))"
+    )
+    command = [sys.executable, "-c", program, str(home), str(seed)]
+    agents = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    new = [int(agent.communicate()[0]) for agent in agents]
+    assert sum(new) == len(names), "each file was put in place once"
+    here = jitcache.cache_directory(home)
+    assert {str(p.relative_to(here)): p.read_text() for p in here.rglob("*") if p.is_file()} == {
+        name: f"content of {name}" for name in names
+    }
+
+
+def test_using_a_cache_tells_numba_and_makes_the_directory(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from swarm_agents.runtime import jitcache as j; d = j.use(pathlib.Path(sys.argv[1]));"
+        "import numba; assert numba.config.CACHE_DIR == str(d) and d.is_dir()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+def test_a_home_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        jitcache.use(tmp_path / "file" / "cache")
+
+
+def test_a_description_counts_functions_and_names_other_targets(tmp_path: Path) -> None:
+    here = make_cache(tmp_path, "a.nbi", "a.1.nbc", "a.2.nbc")
+    (tmp_path / "skylake-0123456789").mkdir()
+    found = jitcache.describe(tmp_path)
+    assert (found.directory, found.entries, found.others) == (here, 2, ("skylake-0123456789",))
+    assert found.size == sum(path.stat().st_size for path in here.iterdir())
+
+
+def test_clearing_frees_this_targets_cache_or_all_and_never_what_is_no_cache(tmp_path: Path) -> None:
+    here = make_cache(tmp_path, "a.nbc")
+    other = tmp_path / "skylake-0123456789"
+    precious = tmp_path / "thesis"
+    for directory in (other, precious):
+        directory.mkdir()
+        (directory / "f").write_text("12345")
+    assert jitcache.clear(tmp_path) == len("content of a.nbc")
+    assert not here.exists()
+    assert other.exists()
+    assert jitcache.clear(tmp_path, everything=True) == 5
+    assert not other.exists()
+    assert precious.exists()
+    assert jitcache.clear(tmp_path / "nothing here") == 0
