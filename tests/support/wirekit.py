@@ -15,7 +15,8 @@ import structlog
 
 from swarm_agents.client import Connection
 from swarm_agents.codec import decode, encode
-from swarm_agents.config import Failover, Hub as HubAddress, Settings, Transport
+from swarm_agents.config import Failover, Settings, Transport
+from swarm_agents.config import Hub as HubAddress
 from swarm_agents.errors import SwarmFull, UnknownKernel, to_wire
 from swarm_agents.resource.desk import Answered, Claimed
 from swarm_agents.resource.hub import Hub

@@ -189,7 +189,8 @@ class TcpChannel(Channel):
             return
         self._closing = True
         self._send(schema.Bye())
-        os.eventfd_write(self._nudge, 1)
+        with self._lock:
+            self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -207,8 +208,11 @@ class TcpChannel(Channel):
                 self._socket.send_multipart(pack(message, payload), zmq.NOBLOCK, copy=False)
             except zmq.ZMQError:  # what is unanswered goes out again when the connection has been made anew
                 return
-            arrived = int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN
-        if arrived:
+            if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._nudge >= 0:
             os.eventfd_write(self._nudge, 1)
 
     def _receive(self) -> list[list[zmq.Frame]]:
@@ -240,7 +244,7 @@ class TcpChannel(Channel):
                 if error is not None:
                     break
                 if not messages:
-                    poll.poll(self._heartbeat * 1000)
+                    poll.poll(math.ceil(self._until_due() * 1000))
                     try:
                         os.eventfd_read(self._nudge)
                     except BlockingIOError:
@@ -271,6 +275,11 @@ class TcpChannel(Channel):
                 header, arrays = encode((request.args, request.kwargs))
                 self._send(_submission(request), [header, *arrays])
         return None
+
+    def _until_due(self) -> float:
+        """Seconds until the thread has something to do by itself."""
+        due = min(self._beat, self._refused[0][0]) if self._refused else self._beat
+        return max(due - time.monotonic(), 0.0)
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         self._heard = time.monotonic()

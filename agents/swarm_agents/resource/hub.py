@@ -53,6 +53,8 @@ __all__ = ["Hub"]
 BALANCE_INTERVAL, BALANCE_BATCH = 0.005, 64
 #: Heartbeats between hubs, in intervals of the swarm's own: those are many a second, and cross a network.
 _HEARTBEATS = 5
+#: Heartbeats of a client (seconds).
+CLIENT_HEARTBEAT = 1.0
 #: Tasks that a session may have unanswered.
 WINDOW = 512
 #: A full board is asked again after this long (seconds).
@@ -247,7 +249,7 @@ class Hub:
                 instance=self._instance,
                 window=WINDOW,
                 max_message_bytes=transport.max_message_bytes,
-                heartbeat=self._heartbeat if hello.peer == "hub" else 1.0,
+                heartbeat=self._heartbeat if hello.peer == "hub" else CLIENT_HEARTBEAT,
             ),
             route=route,
         )

@@ -1,0 +1,105 @@
+"""The chooser: work leaves a node only towards one where it is begun clearly sooner."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm_agents.resource.balance import HYSTERESIS, Candidate, choose, surplus, wait
+from swarm_agents.wire.schema import Load
+
+
+def make_load(workers=2, idle=0, waiting=0, room=1000, run_mean=0.01) -> Load:
+    return Load(workers, idle, (0, 0, waiting, 0), room, run_mean)
+
+
+def peer(key="b", **changes) -> Candidate:
+    load = {name: changes.pop(name) for name in list(changes) if name in Load.__struct_fields__ or name == "waiting"}
+    return Candidate(key=key, load=make_load(**load), **({"credit": 10, "rtt": 0.001} | changes))
+
+
+def chosen(local, *peers, size=0, run=None, seed=1):
+    return choose(local, peers, size=size, run=run, rng=random.Random(seed))
+
+
+def test_a_long_queue_here_and_an_idle_node_there_move_work():
+    assert chosen(make_load(waiting=50), peer(idle=2)) == "b"
+
+
+def test_a_node_without_workers_sends_everything_away():
+    assert chosen(make_load(workers=0, waiting=1), peer(waiting=500)) == "b"
+
+
+def test_nothing_goes_where_nobody_computes():
+    assert chosen(make_load(workers=0, waiting=5), peer(workers=0)) is None
+
+
+def test_equal_nodes_keep_their_work():
+    assert chosen(make_load(waiting=20), peer(waiting=20)) is None
+
+
+def test_a_payload_that_takes_longer_to_move_than_to_wait_stays():
+    local = make_load(waiting=10)  # 50 ms of waiting
+    assert chosen(local, peer(idle=2, rate=1e9), size=1 << 20) == "b"
+    assert chosen(local, peer(idle=2, rate=1e9), size=1 << 30) is None
+
+
+def test_a_kernel_known_to_be_quick_is_not_worth_the_round_trip():
+    assert chosen(make_load(waiting=10), peer(idle=2, rtt=0.01), run=1e-5) is None
+    assert chosen(make_load(waiting=10), peer(idle=2, rtt=0.01), run=1.0) == "b"
+
+
+def test_a_peer_without_credit_or_room_is_not_asked():
+    assert chosen(make_load(waiting=50), peer(idle=2, credit=0)) is None
+    assert chosen(make_load(waiting=50), peer(idle=2, room=0)) is None
+
+
+def test_what_was_sent_already_counts_as_the_peers_queue():
+    assert chosen(make_load(waiting=50), peer(idle=2, underway=100)) is None
+
+
+def test_of_two_candidates_the_better_is_taken():
+    for seed in range(20):
+        assert chosen(make_load(waiting=50), peer("busy", waiting=40), peer("idle", idle=2), seed=seed) == "idle"
+
+
+def test_only_two_of_many_are_looked_at():
+    peers = [peer(f"n{index}", waiting=index) for index in range(50)]
+    picks = {chosen(make_load(workers=1, waiting=500), *peers, seed=seed) for seed in range(200)}
+    assert len(picks) > 10, "everybody chose the same idle node"
+
+
+def test_surplus_is_what_the_nodes_own_workers_do_not_take_at_once():
+    assert surplus(make_load(idle=2, waiting=2)) == 0
+    assert surplus(make_load(idle=1, waiting=5)) == 4
+    assert surplus(make_load(workers=0, waiting=1)) == 1
+
+
+LOADS = st.builds(
+    make_load,
+    workers=st.integers(0, 8),
+    idle=st.integers(0, 8),
+    waiting=st.integers(0, 100),
+    room=st.integers(0, 100),
+    run_mean=st.floats(1e-6, 10),
+)
+
+
+@given(LOADS, LOADS, st.integers(0, 1 << 30), st.floats(0, 1))
+def test_a_task_never_moves_for_less_than_the_hysteresis(local, load, size, rtt):
+    candidate = Candidate(key="b", load=load, credit=1, rtt=rtt)
+    if chosen(local, candidate, size=size, run=0.01) is None:
+        return
+    assert load.workers > 0
+    if local.workers:
+        there = wait(load, 0, 0.01) + rtt + size / candidate.rate
+        assert there < wait(local, -1, 0.01) * (1 - HYSTERESIS)
+
+
+@given(LOADS, LOADS)
+def test_two_nodes_never_both_want_to_send_to_each_other(one, other):
+    forth = chosen(one, Candidate(key="b", load=other, credit=9), run=0.01)
+    back = chosen(other, Candidate(key="a", load=one, credit=9), run=0.01)
+    assert not (forth and back)
