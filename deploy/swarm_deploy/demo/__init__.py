@@ -1,0 +1,1 @@
+"""`swarm demo`: a portfolio's risk on a local swarm, with an agent killed meanwhile, and every figure checked."""
