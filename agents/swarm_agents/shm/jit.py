@@ -1,0 +1,54 @@
+"""How this package compiles: always cached, and the cache knows the whole package's source.
+
+Numba keys a cached function by the time stamp of the one file it stands in. Ours inline each other and the layout's
+constants across files, and an image layer or a copied cache changes time stamps: a stale entry would run an old
+protocol on a new board. So the entries are named by a digest of all sources of this package instead. A fresh process
+with a warm cache compiles nothing, wherever the cache came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+__all__ = ["PROTOCOL_DIGEST", "jit", "jit_nogil"]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _digest() -> str:
+    total = hashlib.blake2b(digest_size=6)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(path.name.encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+#: Names the state of this package's sources in the names of cached functions.
+PROTOCOL_DIGEST = _digest()
+
+
+def _stamped(dispatcher: Any) -> Any:
+    cache = getattr(dispatcher, "_cache", None)
+    if cache is None or not hasattr(cache, "_impl") or not hasattr(cache, "_cache_file"):
+        return dispatcher  # another Numba (or its JIT is off): its own time stamp has to do
+    from numba.core.caching import IndexDataCacheFile
+
+    name = f"{cache._impl.filename_base}.{PROTOCOL_DIGEST}"
+    cache._cache_file = IndexDataCacheFile(cache.cache_path, name, PROTOCOL_DIGEST)  # type: ignore[no-untyped-call]
+    return dispatcher
+
+
+def jit(function: F) -> F:
+    """Compiles a function on first call and caches it on disk."""
+    return cast(F, _stamped(njit(cache=True)(function)))
+
+
+def jit_nogil(function: F) -> F:
+    """The same for functions that may sleep: other threads of the process go on."""
+    return cast(F, _stamped(njit(cache=True, nogil=True)(function)))

@@ -1,0 +1,192 @@
+"""What a board knows about itself: depths, totals, latencies, failovers. Read without disturbing anybody.
+
+Every counter has one writer, so a sum over the members is right up to what is being counted at the moment. Histograms
+have two buckets an octave from 128 ns on (bounds 2^k and 1.5 * 2^k): a quantile read from them is at most a third too
+high. They are sums since the board was made; a reader that wants a window subtracts two readings.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from swarm_agents.config import Priority
+from swarm_agents.shm import tasks
+from swarm_agents.shm.layout import (
+    COUNTER_NAMES,
+    F_DETECTED,
+    F_DONE,
+    F_EPOCH,
+    F_FENCED,
+    F_INDEX,
+    F_LAST_BEAT,
+    F_REQUEUED,
+    F_RESUMED,
+    F_TASKS,
+    FAILOVER_RECORDS,
+    FAILOVER_STRIDE,
+    H_DROPPED,
+    H_EXPIRED,
+    H_FAILOVER_AT,
+    H_HIST_AT,
+    H_LOST,
+    H_MAX_MEMBERS,
+    H_PAGE_BYTES,
+    H_PAGES,
+    H_PAGES_USED,
+    H_RETRIED,
+    HIST_BUCKETS,
+    HIST_KINDS,
+    HIST_SHIFT,
+    LANES,
+    M_EMPTY,
+    STATE_NAMES,
+)
+from swarm_agents.shm.members import counters_at, name_at, record_at, word_at
+
+if TYPE_CHECKING:
+    from swarm_agents.shm.files import Mapping
+
+__all__ = ["BoardStats", "FailoverRecord", "Histogram", "read_stats"]
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """Durations by fixed buckets."""
+
+    counts: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+    @staticmethod
+    def bounds() -> tuple[float, ...]:
+        """Upper bound of each bucket in seconds; the last is infinite."""
+        ends = [2.0**HIST_SHIFT]
+        for index in range(1, HIST_BUCKETS - 1):
+            octave, half = divmod(index - 1, 2)
+            ends.append(2.0 ** (HIST_SHIFT + octave) * (2.0 if half else 1.5))
+        return (*(end * 1e-9 for end in ends), float("inf"))
+
+    def quantile(self, q: float) -> float:
+        """Upper bound of the bucket that holds the quantile, in seconds; nan when there is nothing."""
+        total = self.total
+        if not total:
+            return float("nan")
+        reached, rank = 0, q * total
+        for count, bound in zip(self.counts, self.bounds(), strict=True):
+            reached += count
+            if reached >= rank:
+                return bound
+        return float("inf")
+
+    def __sub__(self, other: Histogram) -> Histogram:
+        """What came since `other` was read."""
+        return Histogram(tuple(a - b for a, b in zip(self.counts, other.counts, strict=True)))
+
+
+class FailoverRecord(msgspec.Struct, frozen=True):
+    """One death and how the board got over it. Times are CLOCK_MONOTONIC seconds."""
+
+    number: int
+    index: int
+    name: str
+    epoch: int
+    #: claims that were taken from it
+    tasks: int
+    last_heartbeat: float
+    detected: float
+    fenced: float
+    requeued: float
+    #: when an agent first claimed one of them again; None: not yet, or there was none
+    resumed: float | None
+
+
+class BoardStats(msgspec.Struct, frozen=True):
+    """A reading of the board."""
+
+    #: by priority: how many tasks are ready, claimed, done (answered, but not taken yet), being written
+    depth: dict[str, dict[str, int]]
+    #: sums over all members since the board was made: submitted, claimed, committed, failed (of the committed),
+    #: fenced (late commits refused), handed_back, full (submits refused), answered, cancelled, parks; and of the board
+    #: itself retried (claims taken from the dead), lost (given up), expired, dropped (their submitter was gone)
+    totals: dict[str, int]
+    #: by kind (queued, run, round_trip) and priority
+    latency: dict[str, dict[str, Histogram]]
+    failovers: list[FailoverRecord]
+    arena_bytes: int
+    arena_used: int
+
+    def ready(self) -> dict[str, int]:
+        """Tasks that wait, by priority."""
+        return {lane: states["ready"] for lane, states in self.depth.items()}
+
+
+def read_depths(mapping: Mapping) -> dict[str, dict[str, int]]:
+    """How many slots of each lane are in which state."""
+    out = np.zeros(LANES * len(STATE_NAMES), np.int64)
+    tasks.depths(mapping.base, int(out.ctypes.data))
+    rows: Sequence[Sequence[int]] = out.reshape(LANES, len(STATE_NAMES)).tolist()
+    return {
+        str(lane): {name: row[index] for index, name in enumerate(STATE_NAMES) if name != "free"}
+        for lane, row in zip(Priority, rows, strict=True)
+    }
+
+
+def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
+    """Reads everything."""
+    totals = dict.fromkeys(COUNTER_NAMES, 0)
+    used = []
+    for index in range(words[H_MAX_MEMBERS]):
+        at = record_at(words, index)
+        if word_at(mapping, at)[0] != M_EMPTY or word_at(mapping, at)[2]:
+            used.append(index)
+            for name, value in counters_at(mapping, at).items():
+                totals[name] += value
+    for name, word in (("retried", H_RETRIED), ("lost", H_LOST), ("expired", H_EXPIRED), ("dropped", H_DROPPED)):
+        totals[name] = _word(mapping, word)
+    shape = (words[H_MAX_MEMBERS], LANES, len(HIST_KINDS), HIST_BUCKETS)
+    hist = np.frombuffer(mapping.view, np.int64, int(np.prod(shape)), words[H_HIST_AT]).reshape(shape)
+    sums = hist[used].sum(axis=0) if used else np.zeros(shape[1:], np.int64)
+    latency = {
+        kind: {str(lane): Histogram(tuple(sums[lane.lane, at].tolist())) for lane in Priority}
+        for at, kind in enumerate(HIST_KINDS)
+    }
+    return BoardStats(
+        depth=read_depths(mapping),
+        totals=totals,
+        latency=latency,
+        failovers=_failovers(mapping, words),
+        arena_bytes=words[H_PAGES] * words[H_PAGE_BYTES],
+        arena_used=max(0, _word(mapping, H_PAGES_USED)) * words[H_PAGE_BYTES],
+    )
+
+
+def _failovers(mapping: Mapping, words: dict[int, int]) -> list[FailoverRecord]:
+    records = []
+    for place in range(FAILOVER_RECORDS):
+        r = struct.unpack_from("<10q", mapping.view, H_FAILOVER_AT + place * FAILOVER_STRIDE)
+        if r[F_DONE]:
+            records.append(
+                FailoverRecord(
+                    number=r[F_DONE] - 1,
+                    index=r[F_INDEX],
+                    name=name_at(mapping, record_at(words, r[F_INDEX])),
+                    epoch=r[F_EPOCH],
+                    tasks=r[F_TASKS],
+                    last_heartbeat=r[F_LAST_BEAT] * 1e-9,
+                    detected=r[F_DETECTED] * 1e-9,
+                    fenced=r[F_FENCED] * 1e-9,
+                    requeued=r[F_REQUEUED] * 1e-9,
+                    resumed=r[F_RESUMED] * 1e-9 if r[F_RESUMED] else None,
+                )
+            )
+    return sorted(records, key=lambda record: record.number)
+
+
+def _word(mapping: Mapping, index: int) -> int:
+    return int(struct.unpack_from("<q", mapping.view, index * 8)[0])
