@@ -1,8 +1,8 @@
 """The `swarm` command, which kubectl also finds as `kubectl swarm`.
 
-Each subcommand is a module of `swarm_deploy.commands` with one annotated function of the same name. It is imported only
-when it is run: `swarm --help` and `swarm down` must not pay for Numba. That is why the list below carries each command's
-line of help, and a test holds it against the modules' docstrings.
+Each subcommand is a module of `swarm_deploy.commands` with one annotated function of the same name. It is imported
+only when it is run: `swarm --help` and `swarm down` must not pay for Numba. That is why the list below carries each
+command's line of help, and a test holds it against the modules' docstrings.
 
 Errors that the product raises on purpose end as one line on stderr and exit code 1; anything else is a defect and keeps
 its traceback.

@@ -33,7 +33,7 @@ def swarm_reference(crd: dict[str, Any]) -> str:
         f"`{crd['spec']['group']}/{version['name']}`, kind `{crd['spec']['names']['kind']}`. Generated from the CRD;",
         "`kubectl explain swarm.spec --recursive` says the same on a cluster.",
         "",
-        "A field is *live* (pushed to the running agents, no restart) or *rolling* (pods are made anew, a few at a time).",
+        "A field is *live* (pushed to the running agents, no restart) or *rolling* (new pods, a few at a time).",
         "",
     ]
     for name in ("spec", "status"):
@@ -91,11 +91,13 @@ def commands_reference() -> str:
     lines = ["# The `swarm` command", "", "Also `kubectl swarm`. Generated from the commands themselves.", ""]
     for name in COMMANDS:
         function = getattr(importlib.import_module(f"swarm_deploy.commands.{name}"), name)
-        lines += [f"## `swarm {name}`", "", inspect.getdoc(function) or "", "", "| option | default | |", "|---|---|---|"]
+        lines += [f"## `swarm {name}`", "", inspect.getdoc(function) or "", ""]
+        lines += ["| option | default | |", "|---|---|---|"]
         hints = get_type_hints(function, include_extras=True)
         for parameter in inspect.signature(function).parameters.values():
             info = next((m for m in getattr(hints[parameter.name], "__metadata__", ()) if hasattr(m, "help")), None)
-            lines.append(f"| {_spelling(parameter, info)} | {_default(parameter)} | {getattr(info, 'help', '') or ''} |")
+            text = getattr(info, "help", "") or ""
+            lines.append(f"| {_spelling(parameter, info)} | {_default(parameter)} | {text} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -25,10 +25,13 @@ def cache(
         Path | None, typer.Option(help="The cache's root; without it the user's own, which local clusters start from.")
     ] = None,
     module: Annotated[list[str] | None, typer.Option(help="With warm: a module with kernels of yours.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="With clear: those of other CPUs and versions too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With clear: those of other CPUs and versions too.")
+    ] = False,
 ) -> None:
     """Show, warm or clear the cache of compiled kernels."""
     from rich.filesize import decimal
+
     from swarm_agents.runtime import jitcache
 
     root = directory or jitcache.default_root()

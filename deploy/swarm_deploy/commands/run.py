@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from swarm_agents.errors import BadArguments
 
 __all__ = ["run"]
