@@ -90,6 +90,8 @@ class FakeDesk:
         self.handed_back: list[TaskId] = []
         self.given_up: set[TaskId] = set()
         self.times: dict[str, float] = {}
+        #: A load to show instead of the true one.
+        self.shown: schema.Load | None = None
         self._wake: Callable[[], None] = lambda: None
 
     def listen(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -143,20 +145,22 @@ class FakeDesk:
         for waiting in self.waiting:
             waiting.cancelled = waiting.cancelled or waiting.submit.task == task
 
-    def claim(self) -> Claimed | None:
-        if not self.waiting:
+    def claim(self, lane: int) -> Claimed | None:
+        if not self.waiting or lane != 2:
             return None
         task = self.waiting.popleft()
         return Claimed(task.submit, task.payload, task)
 
-    def commit(self, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any]) -> bool:
+    def commit(
+        self, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any], done: Callable[[bool], None]
+    ) -> None:
         if claimed.token.mine:
             self.done.append(Answered(answer, [bytes(part) for part in payload]))
             self._wake()
         else:
             value = None if answer.error else decode(bytes(payload[0]), [bytes(part) for part in payload[1:]])
             self.committed[answer.task] = value
-        return True
+        done(True)
 
     def hand_back(self, claimed: Claimed, *, untouched: bool = False) -> None:
         if not untouched:
@@ -170,6 +174,9 @@ class FakeDesk:
         self.given_up.discard(claimed.submit.task)
 
     def load(self) -> schema.Load:
+        if self.shown is not None:
+            depth = (0, 0, len(self.waiting), 0)
+            return schema.Load(self.shown.workers, self.shown.idle, depth, self.room, self.shown.run_mean)
         depth = (0, 0, len(self.waiting), 0)
         return schema.Load(workers=self.workers, idle=0, depth=depth, room=self.room - len(self.waiting), run_mean=0.01)
 
@@ -275,6 +282,56 @@ class HubThread:
     @property
     def rest_url(self) -> str:
         return f"http://{self.host}:{self.settings.transport.rest_port}"
+
+
+class Tunnel:
+    """A TCP port that leads to another one, until it is cut."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near = self._listener.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._target))
+            self._sockets += [near, far]
+            for one, other in ((near, far), (far, near)):
+                thread = threading.Thread(target=self._copy, args=(one, other), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        except OSError:
+            pass
+
+    def cut(self) -> None:
+        """Breaks all connections, and takes no more."""
+        for sock in (self._listener, *self._sockets):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+
+    def __enter__(self) -> Tunnel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
 
 
 def connection(*hubs: HubThread, keys: Keys = KEYS) -> Connection:

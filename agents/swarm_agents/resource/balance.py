@@ -4,10 +4,11 @@ Looking at two random peers instead of all gives nearly the best placement, and 
 choosing the same idle node at the same moment (M. Mitzenmacher, "The power of two choices in randomized load
 balancing", IEEE TPDS 12(10), 2001). All here is pure: plain values in, a decision out; randomness is passed in.
 
-The model is coarse on purpose. A node with W workers, of which I are idle, with Q tasks waiting that take r seconds on
-average, begins one more task after max(0, Q + 1 - I) * r / W seconds. The move costs the round trip and the payload's
-bytes over the link's rate. A task moves only if that clearly wins: it must be begun sooner by more than `HYSTERESIS`
-of the wait that it escapes, or two hubs would pass it back and forth on the noise of their estimates.
+The model is coarse on purpose. A node with W workers, of which I are idle, with Q tasks waiting that are as urgent or
+more so and take r seconds on average, begins one more task after max(0, Q + 1 - I) * r / W seconds. The move costs the
+round trip and the payload's bytes over the link's rate. A task moves only if that clearly wins: it must be begun sooner
+by more than `HYSTERESIS` of the wait that it escapes, or two hubs would pass it back and forth on the noise of their
+estimates.
 """
 
 from __future__ import annotations
@@ -49,28 +50,30 @@ class Candidate(Struct, frozen=True):
     rate: float = DEFAULT_RATE
 
 
-def wait(load: Load, underway: int, run: float) -> float:
-    """Seconds until a task that arrives now is begun there; infinite where nobody computes."""
+def wait(load: Load, lane: int, underway: int, run: float) -> float:
+    """Seconds until a task of this lane that arrives now is begun there; infinite where nobody computes."""
     if load.workers == 0:
         return math.inf
-    ahead = sum(load.depth) + underway + 1 - load.idle
+    ahead = sum(load.depth[: lane + 1]) + underway + 1 - load.idle
     return max(0, ahead) * run / load.workers
 
 
-def surplus(load: Load) -> int:
-    """How many of a node's waiting tasks are more than its own workers take at once."""
-    queued = sum(load.depth)
-    return queued if load.workers == 0 else max(0, queued - load.idle)
+def surplus(load: Load, lane: int) -> int:
+    """How many of the tasks that wait in a lane are more than the node's own workers take at once."""
+    if load.workers == 0:
+        return load.depth[lane]
+    return max(0, min(load.depth[lane], sum(load.depth[: lane + 1]) - load.idle))
 
 
 def choose(
-    local: Load, candidates: Sequence[Candidate], *, size: int, run: float | None, rng: random.Random
+    local: Load, candidates: Sequence[Candidate], *, lane: int, size: int, run: float | None, rng: random.Random
 ) -> str | None:
     """The peer that should take a task waiting here, or None if it should stay.
 
     Args:
         local: the node that the task waits on; its `depth` counts the task.
         candidates: the peers that are reachable.
+        lane: its priority; less urgent tasks delay it nowhere.
         size: bytes of the task's payload.
         run: seconds that its kernel is expected to run; None: unknown.
     """
@@ -81,9 +84,10 @@ def choose(
     expected = run or local.run_mean or DEFAULT_RUN
 
     def cost(peer: Candidate) -> float:
-        return wait(peer.load, peer.underway, run or peer.load.run_mean or expected) + peer.rtt + size / peer.rate
+        run_there = run or peer.load.run_mean or expected
+        return wait(peer.load, lane, peer.underway, run_there) + peer.rtt + size / peer.rate
 
     best = min(pair, key=cost)
     # The last of those that wait here: what is moved leaves the others in peace.
-    here = wait(local, -1, expected)
+    here = wait(local, lane, -1, expected)
     return best.key if cost(best) < here * (1 - HYSTERESIS) or math.isinf(here) else None

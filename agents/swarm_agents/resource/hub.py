@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from swarm_agents.config import Settings
+from swarm_agents.config import Priority, Settings
 from swarm_agents.errors import (
     ConnectionLost,
     PayloadTooLarge,
@@ -390,13 +390,13 @@ class Hub:
         forward = peer.forwarded.pop(answer.task, None)
         if forward is not None:
             peer.heard_answer(forward, answer, payload_bytes(payload), time.monotonic())
-            if self.desk.commit(forward.claim, answer, [frame.buffer for frame in payload]):
-                self.counts["forwarded_answered"] += 1
-            else:
-                self.counts["forwarded_late"] += 1
+            self.desk.commit(forward.claim, answer, [frame.buffer for frame in payload], self._committed)
         else:
-            self.counts["forwarded_late"] += 1
+            self._committed(False)
         peer.send(schema.Ack((answer.task,)))
+
+    def _committed(self, counted: bool) -> None:
+        self.counts["forwarded_answered" if counted else "forwarded_late"] += 1
 
     def _peer_refused(self, peer: Peer[Claimed], task: TaskId, refusal: schema.Refusal) -> None:
         peer.refuses_until = time.monotonic() + max(refusal.retry_after, _RETRY_AFTER)
@@ -441,8 +441,9 @@ class Hub:
             await asyncio.sleep(BALANCE_INTERVAL)
             for peer in self.peers.values():
                 self._cancel_forwarded(peer)
-            if self.settings.sensing.balance or not self.desk.load().workers:
-                self._move()
+            if not self.draining and (self.settings.sensing.balance or not self.desk.load().workers):
+                for lane in range(len(Priority)):
+                    self._move(lane)
 
     def _cancel_forwarded(self, peer: Peer[Claimed]) -> None:
         for task, forward in list(peer.forwarded.items()):
@@ -451,19 +452,17 @@ class Hub:
                 peer.send(schema.Cancel(task))
                 self.desk.drop(forward.claim)
 
-    def _move(self) -> None:
-        if self.draining:
-            return
+    def _move(self, lane: int) -> None:
         now = time.monotonic()
         for _ in range(BALANCE_BATCH):
             local = self.desk.load()
-            if surplus(local) == 0:
+            if surplus(local, lane) == 0:
                 return
             candidates = [c for peer in self.peers.values() if (c := peer.candidate(now)) is not None]
             # Whether anything may move at all is known before anything is claimed.
-            if choose(local, candidates, size=0, run=None, rng=self._rng) is None:
+            if choose(local, candidates, lane=lane, size=0, run=None, rng=self._rng) is None:
                 return
-            claimed = self.desk.claim()
+            claimed = self.desk.claim(lane)
             if claimed is None:
                 return
             if not self._forward(claimed, local, candidates, now):
@@ -477,7 +476,7 @@ class Hub:
         size = payload_bytes(payload)
         fitting = [c for c in candidates if size + schema.MAX_HEADER_BYTES <= self.peers[c.key].limit]
         run = self.desk.run_time(claimed.submit.kernel)
-        node = choose(local, fitting, size=size, run=run, rng=self._rng)
+        node = choose(local, fitting, lane=claimed.submit.lane, size=size, run=run, rng=self._rng)
         if node is None:
             return False
         peer = self.peers[node]

@@ -20,8 +20,8 @@ def peer(key="b", **changes) -> Candidate:
     return Candidate(key=key, load=make_load(**load), **({"credit": 10, "rtt": 0.001} | changes))
 
 
-def chosen(local, *peers, size=0, run=None, seed=1):
-    return choose(local, peers, size=size, run=run, rng=random.Random(seed))
+def chosen(local, *peers, lane=2, size=0, run=None, seed=1):
+    return choose(local, peers, lane=lane, size=size, run=run, rng=random.Random(seed))
 
 
 def test_a_long_queue_here_and_an_idle_node_there_move_work():
@@ -72,9 +72,18 @@ def test_only_two_of_many_are_looked_at():
 
 
 def test_surplus_is_what_the_nodes_own_workers_do_not_take_at_once():
-    assert surplus(make_load(idle=2, waiting=2)) == 0
-    assert surplus(make_load(idle=1, waiting=5)) == 4
-    assert surplus(make_load(workers=0, waiting=1)) == 1
+    assert surplus(make_load(idle=2, waiting=2), 2) == 0
+    assert surplus(make_load(idle=1, waiting=5), 2) == 4
+    assert surplus(make_load(workers=0, waiting=1), 2) == 1
+
+
+def test_less_urgent_work_counts_neither_here_nor_there():
+    busy_with_bulk = Load(2, 0, (0, 0, 0, 500), 1000, 0.01)
+    assert chosen(make_load(waiting=20), peer(waiting=0), lane=2) == "b"
+    assert surplus(busy_with_bulk, 2) == 0
+    loaded = Candidate(key="b", load=busy_with_bulk, credit=10)
+    assert chosen(make_load(waiting=20), loaded, lane=2) == "b"
+    assert chosen(make_load(waiting=20), loaded, lane=3) is None
 
 
 LOADS = st.builds(
@@ -94,8 +103,8 @@ def test_a_task_never_moves_for_less_than_the_hysteresis(local, load, size, rtt)
         return
     assert load.workers > 0
     if local.workers:
-        there = wait(load, 0, 0.01) + rtt + size / candidate.rate
-        assert there < wait(local, -1, 0.01) * (1 - HYSTERESIS)
+        there = wait(load, 2, 0, 0.01) + rtt + size / candidate.rate
+        assert there < wait(local, 2, -1, 0.01) * (1 - HYSTERESIS)
 
 
 @given(LOADS, LOADS)
