@@ -1,0 +1,73 @@
+"""What this version refuses, and why: fields that are in the API but not yet done, and values that can't work.
+
+A field that is accepted and does nothing is the worst of answers, so each field that is not done yet is listed here,
+and a Swarm that uses it gets `Accepted=False` with the field's name; its running agents are left as they are. A test
+checks that every field of the API is either read by the operator or listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from swarm_operator.api.fields import size_bytes
+from swarm_operator.api.v1alpha1 import SwarmSpec
+
+__all__ = ["INVALID", "NOT_IMPLEMENTED", "Refusal", "refusals"]
+
+NOT_IMPLEMENTED: Final = "NotImplemented"
+INVALID: Final = "Invalid"
+
+#: Memory that an agent needs beside the board: the interpreter, NumPy and Numba.
+_OWN_MEMORY: Final = 128 << 20
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One field that keeps the Swarm from being accepted."""
+
+    reason: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+_LATER: Final = "not implemented in this version; leave it out"
+
+#: Field -> whether the spec uses it beyond what is implemented.
+_NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
+    "spec.compute.min": lambda s: s.compute.min is not None,
+    "spec.compute.max": lambda s: s.compute.max is not None,
+    "spec.autoscaling": lambda s: s.autoscaling is not None,
+    "spec.transport.sharedMemory.medium": lambda s: s.transport.shared_memory.medium != "HostPath",
+    "spec.scheduling.topology.numa": lambda s: s.scheduling.topology.numa != "Any",
+    "spec.scheduling.cpuPinning": lambda s: s.scheduling.cpu_pinning != "Preferred",
+    "spec.scheduling.gang": lambda s: s.scheduling.gang != "None",
+    "spec.scheduling.queueName": lambda s: s.scheduling.queue_name is not None,
+    "spec.failover.prediction": lambda s: s.failover.prediction is not None,
+    "spec.state.checkpointInterval": lambda s: s.state is not None and s.state.checkpoint_interval is not None,
+    "spec.security.networkPolicy": lambda s: s.security.network_policy,
+    "spec.security.keyRotation": lambda s: s.security.key_rotation is not None,
+    "spec.security.allowPickle": lambda s: s.security.allow_pickle,
+    "spec.rollout.autoRollback": lambda s: s.rollout.auto_rollback,
+}
+
+
+def refusals(spec: SwarmSpec) -> tuple[Refusal, ...]:
+    """Everything that keeps the spec from being accepted; empty: it is accepted."""
+    found = [Refusal(NOT_IMPLEMENTED, field, _LATER) for field, uses in _NOT_YET.items() if uses(spec)]
+    arena = spec.transport.shared_memory.size
+    for field, memory in (("spec.compute.memory", spec.compute.memory), ("spec.resource.memory", spec.resource.memory)):
+        if size_bytes(memory) < size_bytes(arena) + _OWN_MEMORY:
+            found.append(
+                Refusal(
+                    INVALID,
+                    field,
+                    f"{memory} can't hold transport.sharedMemory.size ({arena}), which is charged to the agent that "
+                    "makes the board, and the 128Mi that an agent needs itself; raise it or make the arena smaller",
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,165 @@
+"""What a plan is made of: values that say what to do to whom, and `stage`, which says before what.
+
+Each action may be done twice, and any of them may fail: the next plan is made from what is then observed. Deletions
+name a UID, so that a stale plan can't hit a successor of the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from swarm_agents.config import Settings
+
+__all__ = [
+    "Action",
+    "Apply",
+    "CreatePod",
+    "Delete",
+    "DeletePod",
+    "DrainPod",
+    "EnsureKeys",
+    "Plan",
+    "PushSettings",
+    "RepairPod",
+    "ResumePod",
+    "RolePlan",
+]
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something to do. Actions of one stage may be done at once; a later stage begins when the earlier one is done."""
+
+    stage: ClassVar[int] = 0
+    kind: str
+    name: str
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{type(self).__name__} {self.kind}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Apply(Action):
+    """Make a child be as `manifest` says; `remove` is a merge patch that takes away what others added."""
+
+    manifest: dict[str, Any] = field(repr=False)
+    #: Whether one was observed: a new one must not take over an object that is someone else's.
+    exists: bool = False
+    remove: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        return f"{'Repair' if self.exists else 'Create'} {self.kind}/{self.name}"
+
+
+@dataclass(frozen=True)
+class EnsureKeys(Action):
+    """Make the Secret hold valid keys; `missing` are those that are not."""
+
+    missing: tuple[str, ...] = ()
+    #: Base64 data of the Secret's valid keys is taken from the object itself, so that no plan carries a secret.
+    exists: bool = False
+    remove: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        return f"Ensure {self.kind}/{self.name}" + (f" ({', '.join(self.missing)})" if self.missing else "")
+
+
+@dataclass(frozen=True)
+class CreatePod(Action):
+    """Create a pod; that it is there already is success."""
+
+    stage: ClassVar[int] = 1
+    manifest: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RepairPod(Action):
+    """Give a pod its labels and owner back. The rest of a pod can't be edited in a way that matters."""
+
+    stage: ClassVar[int] = 1
+    uid: str
+    metadata: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PushSettings(Action):
+    """Hand a running agent the settings, and learn how it is."""
+
+    stage: ClassVar[int] = 2
+    uid: str
+    ip: str
+    restarts: int
+    revision: str
+
+
+@dataclass(frozen=True)
+class DrainPod(Action):
+    """Ask an agent to claim nothing more; its answer says whether it is empty."""
+
+    stage: ClassVar[int] = 2
+    uid: str
+    ip: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class ResumePod(Action):
+    """Let an agent that was asked to drain claim tasks again."""
+
+    stage: ClassVar[int] = 2
+    uid: str
+    ip: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class DeletePod(Action):
+    """Delete one incarnation of a pod."""
+
+    stage: ClassVar[int] = 3
+    uid: str
+    why: str
+
+    def describe(self) -> str:
+        return f"Delete {self.kind}/{self.name}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Delete(Action):
+    """Delete a child that is not needed any more."""
+
+    stage: ClassVar[int] = 3
+    uid: str
+    manifest_api: str = ""
+
+
+@dataclass(frozen=True)
+class RolePlan:
+    """What a plan means for the agents of one role, for the status and for people."""
+
+    desired: int = 0
+    current: int = 0
+    ready: int = 0
+    updated: int = 0
+    draining: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, and when to look again if nothing happens."""
+
+    actions: tuple[Action, ...] = ()
+    #: Seconds from the `now` that the plan was made with.
+    requeue_after: float | None = None
+    revision: str = ""
+    settings: Settings | None = None
+    settings_revision: str = ""
+    #: Every running agent acknowledged `settings_revision`.
+    acknowledged: bool = False
+    compute: RolePlan = RolePlan()
+    standby: RolePlan = RolePlan()
+    resource: RolePlan = RolePlan()
+    #: Why something is not done yet, for people: nodes, pods or objects that stand in the way.
+    blocked: tuple[str, ...] = ()

@@ -1,0 +1,141 @@
+"""Talks to the agents over HTTP, and keeps what they said: settings pushed, drains asked for.
+
+The table is an observation like any other: it is lost with the process, and the next plan asks again. An agent that
+does not answer is noted as such, with the time, so that the planner decides when to try again; no call is retried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from swarm_agents.config import AGENT_PORT
+from swarm_operator.actions import DrainPod, PushSettings, ResumePod
+from swarm_operator.views import AgentReport
+
+__all__ = ["Agents"]
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=5, sock_connect=2)
+#: Calls in flight at once, over all swarms.
+_CONCURRENT: Final = 64
+
+
+class _Status(msgspec.Struct):
+    state: str = ""
+    running: int = 0
+    settings: str = ""
+
+
+class _Pushed(msgspec.Struct):
+    settings: str = ""
+
+
+class Agents:
+    """The HTTP client of all agents, and the table of their reports by pod UID."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._limit = asyncio.Semaphore(_CONCURRENT)
+        self._reports: dict[str, AgentReport] = {}
+
+    def reports(self, uids: Any) -> Mapping[str, AgentReport]:
+        """What is known of these pods."""
+        return {uid: self._reports[uid] for uid in uids if uid in self._reports}
+
+    def forget(self, uid: str) -> None:
+        """A pod is gone."""
+        self._reports.pop(uid, None)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session:
+            await self._session.close()
+
+    async def push(self, action: PushSettings, token: str, body: bytes) -> AgentReport:
+        """`PUT /v1/settings`, then `GET /v1/status`."""
+
+        async def talk() -> AgentReport:
+            pushed = await self._call("PUT", action.ip, "/v1/settings", token, body)
+            acknowledged = msgspec.json.decode(pushed, type=_Pushed).settings
+            status = await self._status("GET", action.ip, "/v1/status", token)
+            return self._report(action.restarts, status, acknowledged)
+
+        return await self._asked(action, talk)
+
+    async def drain(self, action: DrainPod, token: str) -> AgentReport:
+        """`POST /v1/drain`; the answer's state says whether the agent is empty."""
+        before = self._reports.get(action.uid)
+        since = before.drain_since if before and before.restarts == action.restarts else None
+        since = self._clock() if since is None else since
+
+        async def talk() -> AgentReport:
+            status = await self._status("POST", action.ip, "/v1/drain", token)
+            return msgspec.structs.replace(self._report(action.restarts, status, status.settings), drain_since=since)
+
+        return await self._asked(action, talk, drain_since=since)
+
+    async def resume(self, action: ResumePod, token: str) -> AgentReport:
+        """`POST /v1/resume`."""
+
+        async def talk() -> AgentReport:
+            status = await self._status("POST", action.ip, "/v1/resume", token)
+            return self._report(action.restarts, status, status.settings)
+
+        return await self._asked(action, talk)
+
+    def _report(self, restarts: int, status: _Status, settings: str) -> AgentReport:
+        return AgentReport(
+            restarts=restarts,
+            checked=self._clock(),
+            settings=settings,
+            state=status.state,
+            running=status.running,
+        )
+
+    async def _asked(
+        self, action: PushSettings | DrainPod | ResumePod, talk: Any, drain_since: float | None = None
+    ) -> AgentReport:
+        before = self._reports.get(action.uid)
+        if before and before.restarts != action.restarts:
+            before = None
+        try:
+            report: AgentReport = await talk()
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, ValueError) as error:
+            report = AgentReport(
+                restarts=action.restarts,
+                checked=self._clock(),
+                settings=before.settings if before else "",
+                state=before.state if before else "",
+                running=before.running if before else 0,
+                failures=(before.failures if before else 0) + 1,
+                error=f"{type(error).__name__}: {error}"[:200],
+                drain_since=drain_since if drain_since is not None else (before.drain_since if before else None),
+            )
+        self._reports[action.uid] = report
+        return report
+
+    async def _status(self, method: str, ip: str, path: str, token: str) -> _Status:
+        return msgspec.json.decode(await self._call(method, ip, path, token), type=_Status)
+
+    async def _call(self, method: str, ip: str, path: str, token: str, body: bytes | None = None) -> bytes:
+        if self._session is None:
+            # Pods are reached directly, whatever proxy the environment names for the world outside.
+            connector = aiohttp.TCPConnector(limit=_CONCURRENT, keepalive_timeout=15)
+            self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False, connector=connector)
+        host = f"[{ip}]" if ":" in ip else ip
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        async with (
+            self._limit,
+            self._session.request(
+                method, f"http://{host}:{AGENT_PORT}{path}", data=body, headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            data = await response.read()
+            if response.status >= 400:
+                raise ValueError(f"{method} {path} was answered {response.status}: {data[:150]!r}")
+            return data

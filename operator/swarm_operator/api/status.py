@@ -1,0 +1,58 @@
+"""The status of a Swarm: what the operator reports, and never reads to decide what to do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swarm_operator.api.fields import Model, plain
+
+__all__ = ["Condition", "RoleStatus", "SwarmStatus"]
+
+_Text = Annotated[str, Field(max_length=1024)]
+
+
+class Condition(Model):
+    """As everywhere in Kubernetes."""
+
+    type: Annotated[str, Field(max_length=316)] = plain(..., "What it is about.")
+    status: Literal["True", "False", "Unknown"] = plain(..., "Whether it holds.")
+    reason: Annotated[str, Field(max_length=1024)] = plain(..., "Why, in one CamelCase word.")
+    message: Annotated[str, Field(max_length=32768)] = plain("", "Why, for people, and what to do.")
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = plain(
+        ..., "When status changed last."
+    )
+    observed_generation: int = plain(0, "The generation of the spec that it speaks of.", ge=0)
+
+
+class RoleStatus(Model):
+    """The agents of one role."""
+
+    desired: int = plain(0, "Wanted.", ge=0)
+    current: int = plain(0, "Present, and not on their way out.", ge=0)
+    ready: int = plain(0, "Ready.", ge=0)
+    updated: int = plain(0, "Of the newest revision.", ge=0)
+    draining: int = plain(0, "Finishing their tasks before they leave.", ge=0)
+
+
+class SwarmStatus(Model):
+    """What the operator has observed."""
+
+    observed_generation: int = plain(0, "The generation of the spec that this speaks of.", ge=0)
+    replicas: int = plain(0, "Compute agents present; read by the scale subresource.", ge=0)
+    selector: _Text = plain("", "Label selector of the compute agents; read by the scale subresource.")
+    compute: RoleStatus | None = plain(None, "The compute agents.")
+    standby: RoleStatus | None = plain(None, "The standby agents.")
+    resource: RoleStatus | None = plain(None, "The resource agents.")
+    revision: Annotated[str, Field(max_length=63)] = plain("", "Revision of the rolling fields.")
+    settings: Annotated[str, Field(max_length=63)] = plain("", "Revision of the settings that agents should run by.")
+    observed_settings: Annotated[str, Field(max_length=63)] = plain(
+        "", "Revision of the settings that every agent has acknowledged."
+    )
+    conditions: list[Condition] = plain(
+        [],
+        "Accepted, Ready, Progressing, Degraded.",
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )

@@ -1,0 +1,596 @@
+"""The Swarm, `agentswarm.dev/v1alpha1`: what a user may ask for. The CRD is generated from these models.
+
+Invariants: everything the whole product needs has its place here from the beginning, so that later versions add fields
+and move none; what this version can't do yet is listed in `accept` and refused by a condition that names the field.
+Every string, list and map is bounded. Defaults are the agents' own (`swarm_agents.config`); a test compares them.
+
+Rejected: the whole PodSpec as a template (RayJob's CRD is 1.39 MB that way, and every field of it is one through which
+an owner of a Swarm could leave the namespace's policy); instead the few overrides that agents need. Rejected also:
+`enabled` switches beside objects; an object that is present is on.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from swarm_operator.api.fields import (
+    RULES,
+    Change,
+    Cpus,
+    Duration,
+    EnvName,
+    LabelKey,
+    LabelMap,
+    LabelValue,
+    Model,
+    Name,
+    Size,
+    duration,
+    fixed,
+    live,
+    plain,
+    rolling,
+    seconds,
+)
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "KIND",
+    "OBJECT_RULES",
+    "PLURAL",
+    "RESERVED_PATHS",
+    "RESERVED_VOLUMES",
+    "VERSION",
+    "Autoscaling",
+    "AutoscalingSchedule",
+    "Compute",
+    "EnvVar",
+    "Failover",
+    "FailurePrediction",
+    "Gpus",
+    "KeyRef",
+    "ObjectRef",
+    "PodTemplate",
+    "Resource",
+    "Rollout",
+    "Runtime",
+    "Scheduling",
+    "Security",
+    "Sensors",
+    "SharedMemory",
+    "State",
+    "SwarmSpec",
+    "Toleration",
+    "Topology",
+    "Transport",
+    "Volume",
+    "VolumeMount",
+    "ZeroMQ",
+]
+
+GROUP: Final = "agentswarm.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "Swarm"
+PLURAL: Final = "swarms"
+
+#: Environment variables that the operator sets; the data plane finds its way by them.
+RESERVED_ENV: Final = ("SWARM_", "POD_", "NODE_NAME")
+#: Directories that the operator mounts.
+RESERVED_PATHS: Final = ("/etc/swarm", "/run/swarm", "/var/cache/swarm", "/var/lib/swarm", "/tmp")
+#: Prefix of the volumes that the operator adds.
+RESERVED_VOLUMES: Final = "swarm-"
+
+_Pattern = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.*]*$", min_length=1, max_length=128)]
+_Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", min_length=1, max_length=253)]
+_Short = Annotated[str, Field(min_length=1, max_length=253)]
+_IntOrPercent = Annotated[
+    int | str,
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^(100|[0-9]{1,2})%$",
+            "maxLength": 4,
+            "minimum": 0,
+            "maximum": 5000,
+        }
+    ),
+]
+
+
+class ObjectRef(Model):
+    """An object in the Swarm's namespace."""
+
+    name: Name = plain(..., "Its name.")
+
+
+class KeyRef(Model):
+    """A key of an object in the Swarm's namespace."""
+
+    name: Name = plain(..., "The object's name.")
+    key: _Short = plain(..., "The key in its data.")
+    optional: bool = plain(False, "Start without it when the object or the key is missing.")
+
+
+class EnvVar(Model):
+    """An environment variable: a value, or where it comes from."""
+
+    name: EnvName = plain(
+        ...,
+        "The variable's name.",
+        json_schema_extra={
+            RULES: [
+                {
+                    "rule": "!self.startsWith('SWARM_') && !self.startsWith('POD_') && self != 'NODE_NAME'",
+                    "message": "SWARM_*, POD_* and NODE_NAME are set by the operator; choose another name",
+                }
+            ]
+        },
+    )
+    value: Annotated[str, Field(max_length=4096)] | None = plain(None, "The value; empty when nothing is given.")
+    secret_key_ref: KeyRef | None = plain(None, "Take the value from a key of a Secret.")
+    config_map_key_ref: KeyRef | None = plain(None, "Take the value from a key of a ConfigMap.")
+
+    @field_validator("name")
+    @classmethod
+    def _not_ours(cls, value: str) -> str:
+        if value.startswith(RESERVED_ENV[:2]) or value == RESERVED_ENV[2]:
+            raise ValueError("SWARM_*, POD_* and NODE_NAME are set by the operator; choose another name")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EnvVar:
+        if sum(source is not None for source in (self.value, self.secret_key_ref, self.config_map_key_ref)) > 1:
+            raise ValueError("give one of value, secretKeyRef, configMapKeyRef")
+        return self
+
+
+class Volume(Model):
+    """A volume for the agents. Kinds that reach outside the namespace (hostPath, CSI inline) are not offered."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)] = plain(
+        ...,
+        "Its name; volumeMounts refer to it.",
+        json_schema_extra={
+            RULES: [
+                {
+                    "rule": f"!self.startsWith('{RESERVED_VOLUMES}')",
+                    "message": f"names beginning with {RESERVED_VOLUMES} belong to the operator; choose another",
+                }
+            ]
+        },
+    )
+    config_map: ObjectRef | None = plain(None, "The keys of a ConfigMap as files.")
+    secret: ObjectRef | None = plain(None, "The keys of a Secret as files.")
+    persistent_volume_claim: ObjectRef | None = plain(None, "A claim; every agent mounts the same one.")
+    empty_dir: Size | None = plain(None, "A directory that lives as long as the pod; the value is its size limit.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Volume:
+        if self.name.startswith(RESERVED_VOLUMES):
+            raise ValueError(f"names beginning with {RESERVED_VOLUMES} belong to the operator; choose another")
+        sources = (self.config_map, self.secret, self.persistent_volume_claim, self.empty_dir)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("give exactly one of configMap, secret, persistentVolumeClaim, emptyDir")
+        return self
+
+
+class VolumeMount(Model):
+    """Where a volume appears in the agent's container."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)] = plain(..., "The volume's name.")
+    mount_path: Annotated[str, Field(pattern=r"^/[^:]*$", max_length=512)] = plain(
+        ...,
+        "Absolute path.",
+        json_schema_extra={
+            RULES: [
+                {
+                    "rule": " && ".join(f"self != '{p}' && !self.startsWith('{p}/')" for p in RESERVED_PATHS),
+                    "message": f"{', '.join(RESERVED_PATHS)} belong to the agent; choose another path",
+                }
+            ]
+        },
+    )
+    read_only: bool = plain(True, "Mount it read-only.")
+
+    @field_validator("mount_path")
+    @classmethod
+    def _not_ours(cls, value: str) -> str:
+        if any(value == path or value.startswith(f"{path}/") for path in RESERVED_PATHS):
+            raise ValueError(f"{', '.join(RESERVED_PATHS)} belong to the agent; choose another path")
+        return value
+
+
+class PodTemplate(Model):
+    """Overrides of the agents' pods. What the data plane depends on can't be overridden."""
+
+    labels: LabelMap = rolling({}, "Labels added to the pods. Those of the operator win.", max_length=32)
+    annotations: dict[LabelKey, Annotated[str, Field(max_length=4096)]] = rolling(
+        {}, "Annotations added to the pods.", max_length=32
+    )
+    runtime_class_name: _Short | None = rolling(None, "RuntimeClass of the pods.")
+    termination_grace_period_seconds: int = rolling(
+        30, "How long a stopping pod may take. Should exceed runtime.drainTimeout.", ge=5, le=3600
+    )
+    volumes: list[Volume] = rolling(
+        [],
+        "Volumes added to the pods.",
+        max_length=16,
+        schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    volume_mounts: list[VolumeMount] = rolling([], "Where the agent's container mounts them.", max_length=32)
+
+    @model_validator(mode="after")
+    def _mounts_have_volumes(self) -> PodTemplate:
+        missing = {mount.name for mount in self.volume_mounts} - {volume.name for volume in self.volumes}
+        if missing:
+            raise ValueError(f"volumeMounts: no volume is called {', '.join(sorted(missing))}")
+        return self
+
+
+class Gpus(Model):
+    """Whole devices from a device plugin."""
+
+    count: int = rolling(1, "Devices for each agent.", ge=1, le=64)
+    resource: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9][-A-Za-z0-9_.]*$")] = rolling(
+        "nvidia.com/gpu",
+        "The device plugin's resource name, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-1g.10gb.",
+        max_length=128,
+    )
+
+
+class Compute(Model):
+    """The compute agents, which do the numeric work."""
+
+    replicas: int = live(
+        1,
+        "How many compute agents. `kubectl scale` and an HPA write here; with min and max the autoscaler does.",
+        ge=0,
+        le=5000,
+    )
+    min: int | None = live(None, "The autoscaler's lower bound.", ge=0, le=5000)
+    max: int | None = live(None, "The autoscaler's upper bound.", ge=1, le=5000)
+    standby: int = live(0, "Warm agents that take a dead one's place at once.", ge=0, le=1000)
+    cpus: Cpus = rolling("1", "CPUs of each agent. Whole ones can be its alone (static CPU Manager); 500m are shared.")
+    memory: Size = rolling(
+        "512Mi",
+        "Memory of each agent. The node's shared memory is charged to the agent that made it, so this must exceed "
+        "transport.sharedMemory.size by at least 128Mi.",
+    )
+    gpus: Gpus | None = plain(None, "GPUs of each agent; none when left out.")
+    kernels: list[_Pattern] = live(
+        [], "Kernels that may be called, such as risk.*; all that are registered when empty.", max_length=64
+    )
+    env: list[EnvVar] = rolling(
+        [],
+        "Environment variables of the compute agents.",
+        max_length=64,
+        schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    pod_template: PodTemplate = plain(PodTemplate(), "Overrides of the compute agents' pods.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Compute:
+        if (self.min is None) != (self.max is None):
+            raise ValueError("min and max go together: give both, or neither and replicas")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min may not exceed max")
+        return self
+
+
+class Sensors(Model):
+    """Which of a node's sensors are read."""
+
+    disabled: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.]*$", max_length=64)]] = live(
+        [], "Sensors that are switched off; none when empty.", max_length=32
+    )
+
+
+class Resource(Model):
+    """The resource agents, one a matching node: they sense, balance, and carry work between nodes."""
+
+    interval: Duration = duration(Change.LIVE, "100ms", "How often the sensors are read.", "10ms", "1m")
+    balance: bool = live(True, "Move tasks towards idle nodes.")
+    sensors: Sensors = plain(Sensors(), "Which sensors are read.")
+    node_selector: LabelMap = live(
+        {}, "Nodes that get a resource agent, within scheduling.nodeSelector; all of those when empty.", max_length=16
+    )
+    cpus: Cpus = rolling("100m", "CPUs of each resource agent.")
+    memory: Size = rolling("512Mi", "Memory of each resource agent; see compute.memory for what it must hold.")
+    pod_template: PodTemplate = plain(PodTemplate(), "Overrides of the resource agents' pods.")
+
+
+class SharedMemory(Model):
+    """The node's board, over which agents of one node exchange tasks."""
+
+    medium: Literal["HostPath", "Memory"] = fixed(
+        "HostPath", "HostPath: the node's tmpfs, shared by pods. Memory: an emptyDir within one pod."
+    )
+    size: Size = fixed("256Mi", "Arena for the payloads of tasks and results, on each node.")
+    path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=256)] = fixed(
+        "/dev/shm", "Directory of a tmpfs on the node, writable by all (mode 1777)."
+    )
+    task_slots: int = fixed(4096, "Tasks that a node's board holds at most.", ge=64, le=1 << 20)
+    max_members: int = fixed(256, "Agents and clients that a node's board has room for.", ge=8, le=4096)
+
+
+class ZeroMQ(Model):
+    """TCP between nodes, and for clients outside."""
+
+    port: int = rolling(7400, "Port of each node's hub.", ge=1024, le=65535)
+    rest_port: int = rolling(7480, "Port of each hub's REST interface.", ge=1024, le=65535)
+    encryption: Literal["Curve", "None"] = rolling("Curve", "CURVE on every connection, or None on a trusted network.")
+    max_message_size: Size = rolling("256Mi", "The largest message that a hub accepts.")
+
+    @model_validator(mode="after")
+    def _distinct_ports(self) -> ZeroMQ:
+        if self.port == self.rest_port or 9402 in (self.port, self.rest_port):
+            raise ValueError("port and restPort must differ, and 9402 is taken by every agent's metrics")
+        return self
+
+
+class Transport(Model):
+    """How tasks travel."""
+
+    shared_memory: SharedMemory = plain(
+        SharedMemory(),
+        "Between agents of one node.",
+        json_schema_extra={
+            RULES: [
+                {
+                    "rule": "self == oldSelf",
+                    "message": "shared memory can't be changed while agents use it: "
+                    "delete the Swarm and make it anew, or make a second one",
+                }
+            ]
+        },
+    )
+    zeromq: ZeroMQ = plain(ZeroMQ(), "Between nodes.")
+
+
+class Toleration(Model):
+    """As in a pod's spec."""
+
+    key: Annotated[str, Field(max_length=317)] = plain("", "The taint's key; every key when empty and Exists.")
+    operator: Literal["Exists", "Equal"] = plain("Equal", "How the value is compared.")
+    value: LabelValue = plain("", "The taint's value.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = plain("", "Which effect; all when empty.")
+    toleration_seconds: int | None = plain(None, "How long a NoExecute taint is tolerated.", ge=0, le=86400)
+
+
+class Topology(Model):
+    """How compute agents are laid over the nodes."""
+
+    placement: Literal["Spread", "Pack", "Any"] = rolling(
+        "Spread", "Spread them evenly, pack them on few nodes, or leave it to the scheduler."
+    )
+    key: LabelKey = rolling("kubernetes.io/hostname", "Node label that tells one domain from another.")
+    max_skew: int = rolling(1, "Difference between domains that Spread allows.", ge=1, le=1000)
+    required: bool = rolling(False, "Leave an agent pending rather than break the placement.")
+    numa: Literal["Any", "Preferred", "Required"] = rolling("Any", "Cores, memory and GPUs of one NUMA node.")
+
+
+class Scheduling(Model):
+    """Where the pods may run."""
+
+    node_selector: LabelMap = rolling({}, "Labels that a node must have, for every agent.", max_length=16)
+    tolerations: list[Toleration] = rolling([], "Taints that every agent tolerates.", max_length=32)
+    priority_class_name: Name | None = rolling(None, "PriorityClass of the pods.")
+    scheduler_name: Name | None = rolling(None, "Scheduler of the compute agents; the cluster's own when left out.")
+    topology: Topology = plain(Topology(), "How the compute agents are laid over the nodes.")
+    cpu_pinning: Literal["None", "Preferred", "Required"] = rolling(
+        "Preferred",
+        "Whether agents pin themselves to their cores; Required: fail where the cores are not theirs alone.",
+    )
+    gang: Literal["None", "Operator", "Kueue", "Volcano", "Coscheduling"] = rolling(
+        "None", "Start all compute agents or none, and who sees to it."
+    )
+    queue_name: Name | None = rolling(None, "Queue of the gang scheduler.")
+
+
+class AutoscalingSchedule(Model):
+    """A time at which the lower bound is raised."""
+
+    cron: Annotated[str, Field(min_length=9, max_length=128)] = plain(..., "When it begins, in five cron fields.")
+    time_zone: Annotated[str, Field(max_length=64)] = plain("Etc/UTC", "IANA time zone of cron.")
+    duration: Duration = plain("1h", "How long it lasts.")
+    min: int = plain(..., "The lower bound meanwhile.", ge=0, le=5000)
+
+
+class Autoscaling(Model):
+    """How many compute agents, between compute.min and compute.max."""
+
+    target_queue_time: Duration = duration(
+        Change.LIVE, "50ms", "How long a task may wait before agents are added.", "100us", "1h"
+    )
+    scale_in_window: Duration = duration(
+        Change.LIVE, "2m", "How long fewer agents must have been enough before some leave.", "1s", "24h"
+    )
+    max_step: int = live(1000, "Agents added at once at most.", ge=1, le=5000)
+    forecast: bool = live(True, "Scale ahead of the load that is forecast.")
+    schedule: list[AutoscalingSchedule] = live([], "Times at which compute.min is raised.", max_length=16)
+
+
+class FailurePrediction(Model):
+    """Drain and replace an agent before it fails."""
+
+    threshold: int = live(90, "Percent of certainty from which an agent is replaced.", ge=50, le=100)
+
+
+class Failover(Model):
+    """When an agent is held for dead, and what becomes of its tasks."""
+
+    heartbeat_interval: Duration = duration(Change.LIVE, "20ms", "How often an agent says it lives.", "1ms", "10s")
+    suspect_after: Duration = duration(Change.LIVE, "200ms", "Silence after which it is suspected.", "2ms", "1m")
+    dead_after: Duration = duration(
+        Change.LIVE, "800ms", "Silence after which its tasks are given to others.", "5ms", "5m"
+    )
+    max_attempts: int = live(4, "How often a task is begun at most before it is given up.", ge=1, le=100)
+    prediction: FailurePrediction | None = plain(None, "Replace agents that are predicted to fail; off when left out.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Failover:
+        if not seconds(self.heartbeat_interval) < seconds(self.suspect_after) < seconds(self.dead_after):
+            raise ValueError("heartbeatInterval must be shorter than suspectAfter, and that shorter than deadAfter")
+        return self
+
+
+class Runtime(Model):
+    """Tunables of every agent."""
+
+    spin: Duration = duration(Change.LIVE, "50us", "How long an idle agent spins before it sleeps.", "0us", "100ms")
+    drain_timeout: Duration = duration(
+        Change.LIVE, "25s", "How long a leaving agent may finish its task before it hands it back.", "0s", "1h"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = live("info", "The agents' log level.")
+    threads: int = rolling(0, "Threads of a parallel kernel; 0: the agent's whole CPUs.", ge=0, le=1024)
+    kernel_modules: list[_Module] = rolling(
+        [], "Python modules in the image that register further kernels.", max_length=32
+    )
+
+
+class State(Model):
+    """Durable state of the agents."""
+
+    medium: Literal["EmptyDir", "PersistentVolumeClaim"] = rolling(
+        "EmptyDir", "EmptyDir: survives a container. PersistentVolumeClaim: survives a pod."
+    )
+    claim_name: Name | None = rolling(None, "The claim (ReadWriteMany), for medium PersistentVolumeClaim.")
+    size_limit: Size = rolling("1Gi", "Size limit, for medium EmptyDir.")
+    checkpoint_interval: Duration | None = plain(None, "How often long tasks are checkpointed; never when left out.")
+
+    @model_validator(mode="after")
+    def _claim(self) -> State:
+        if (self.medium == "PersistentVolumeClaim") != (self.claim_name is not None):
+            raise ValueError("claimName goes with medium PersistentVolumeClaim")
+        return self
+
+
+class Security(Model):
+    """Identity and isolation of the agents."""
+
+    run_as_user: int = rolling(65532, "User ID of the agents.", ge=1, le=4294967294)
+    run_as_group: int = rolling(65532, "Group ID of the agents.", ge=1, le=4294967294)
+    network_policy: bool = live(False, "Admit only the swarm's own pods and its clients.")
+    key_rotation: Duration | None = plain(None, "How often the CURVE keys are renewed; never when left out.")
+    allow_pickle: bool = rolling(False, "Let clients submit pickled functions: whoever may submit then runs any code.")
+
+
+class Rollout(Model):
+    """How pods are replaced when a rolling field changes."""
+
+    max_surge: _IntOrPercent = live("25%", "Agents beyond the wanted count meanwhile; percent round up.")
+    max_unavailable: _IntOrPercent = live("25%", "Agents that may be missing meanwhile; percent round down.")
+    paused: bool = live(False, "Replace no agent for now.")
+    progress_deadline: Duration = duration(
+        Change.LIVE, "10m", "How long a new agent may take to become ready.", "10s", "24h"
+    )
+    auto_rollback: bool = live(False, "Go back to the last revision that became ready.")
+
+    @field_validator("max_surge", "max_unavailable")
+    @classmethod
+    def _count_or_percent(cls, value: int | str, info: ValidationInfo) -> int | str:
+        if isinstance(value, str):
+            if not value.endswith("%") or not value[:-1].isdecimal() or int(value[:-1]) > 100:
+                raise ValueError(f"{info.field_name}: a count or a percentage from 0% to 100%")
+        elif not 0 <= value <= 5000:
+            raise ValueError(f"{info.field_name}: from 0 to 5000")
+        return value
+
+    @model_validator(mode="after")
+    def _moves(self) -> Rollout:
+        if self.max_surge in (0, "0%") and self.max_unavailable in (0, "0%"):
+            raise ValueError("maxSurge and maxUnavailable can't both be 0: no agent could be replaced")
+        return self
+
+
+class SwarmSpec(Model):
+    """What the swarm should be."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] = rolling("agentswarm/agent:0.1.0", "The agents' image.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = rolling(
+        "IfNotPresent", "When nodes pull the image."
+    )
+    image_pull_secrets: list[ObjectRef] = rolling(
+        [],
+        "Secrets for pulling the image.",
+        max_length=8,
+        schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    suspend: bool = live(False, "Run no agent; everything else is kept.")
+    compute: Compute = plain(Compute(), "The compute agents, which do the numeric work.")
+    resource: Resource = plain(Resource(), "The resource agents, one a matching node.")
+    transport: Transport = plain(Transport(), "How tasks travel.")
+    scheduling: Scheduling = plain(Scheduling(), "Where the pods may run.")
+    autoscaling: Autoscaling | None = plain(None, "Let the swarm's load decide on compute.replicas.")
+    failover: Failover = plain(Failover(), "When an agent is held for dead.")
+    runtime: Runtime = plain(Runtime(), "Tunables of every agent.")
+    state: State | None = plain(None, "Durable state of the agents; none when left out.")
+    security: Security = plain(Security(), "Identity and isolation of the agents.")
+    rollout: Rollout = plain(Rollout(), "How pods are replaced.")
+
+
+#: CEL rules on objects, by the model's class: what a bound on one field can't say.
+OBJECT_RULES: Final[dict[type[Model], list[dict[str, Any]]]] = {
+    EnvVar: [
+        {
+            "rule": "(has(self.value) ? 1 : 0) + (has(self.secretKeyRef) ? 1 : 0) "
+            "+ (has(self.configMapKeyRef) ? 1 : 0) <= 1",
+            "message": "give one of value, secretKeyRef, configMapKeyRef",
+        }
+    ],
+    Volume: [
+        {
+            "rule": "(has(self.configMap) ? 1 : 0) + (has(self.secret) ? 1 : 0) "
+            "+ (has(self.persistentVolumeClaim) ? 1 : 0) + (has(self.emptyDir) ? 1 : 0) == 1",
+            "message": "give exactly one of configMap, secret, persistentVolumeClaim, emptyDir",
+        }
+    ],
+    PodTemplate: [
+        {
+            "rule": "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
+            "self.volumes.exists(v, v.name == m.name))",
+            "message": "every entry of volumeMounts must name an entry of volumes",
+        }
+    ],
+    Compute: [
+        {
+            "rule": "has(self.min) == has(self.max)",
+            "message": "min and max go together: give both, or neither and replicas",
+        },
+        {
+            "rule": "!has(self.min) || !has(self.max) || self.min <= self.max",
+            "message": "min may not exceed max",
+        },
+    ],
+    ZeroMQ: [
+        {
+            "rule": "self.port != self.restPort && self.port != 9402 && self.restPort != 9402",
+            "message": "port and restPort must differ, and 9402 is taken by every agent's metrics",
+        }
+    ],
+    Failover: [
+        {
+            "rule": "duration(self.heartbeatInterval) < duration(self.suspectAfter) && "
+            "duration(self.suspectAfter) < duration(self.deadAfter)",
+            "message": "heartbeatInterval must be shorter than suspectAfter, and that shorter than deadAfter",
+        }
+    ],
+    State: [
+        {
+            "rule": "(self.medium == 'PersistentVolumeClaim') == has(self.claimName)",
+            "message": "claimName goes with medium PersistentVolumeClaim",
+        }
+    ],
+    Rollout: [
+        {
+            # of type dyn: compared only with its own type
+            "rule": "!((type(self.maxSurge) == int ? self.maxSurge == 0 : self.maxSurge == '0%') && "
+            "(type(self.maxUnavailable) == int ? self.maxUnavailable == 0 : self.maxUnavailable == '0%'))",
+            "message": "maxSurge and maxUnavailable can't both be 0: no agent could be replaced",
+        }
+    ],
+}

@@ -1,0 +1,171 @@
+"""All stores and reflectors together, and the snapshot of one Swarm taken from them.
+
+Children are watched by the swarm label: the operator never holds the cluster's other pods. In the namespaced mode there
+is one reflector a kind and namespace; nodes are the cluster's in either mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
+from typing import Any, Final
+
+import msgspec
+from pydantic import ValidationError
+
+from swarm_operator import names
+from swarm_operator.agents import Agents
+from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.keys import KeyMemory, examine
+from swarm_operator.kube import Api
+from swarm_operator.reflector import Reflector
+from swarm_operator.snapshot import Snapshot
+from swarm_operator.store import Store, key_of, objects_of
+from swarm_operator.views import (
+    NodeView,
+    ObjectView,
+    PodView,
+    SwarmView,
+    View,
+    node_view,
+    object_view,
+    pod_view,
+    secret_data,
+    swarm_view,
+)
+
+__all__ = ["CHILD_KINDS", "Cache", "decode", "read_spec"]
+
+CHILD_KINDS: Final = (
+    "Service",
+    "ConfigMap",
+    "Secret",
+    "ServiceAccount",
+    "PodDisruptionBudget",
+    "ControllerRevision",
+)
+
+_DECODE: Final[dict[str, Callable[[Any], View]]] = {
+    "Swarm": swarm_view,
+    "Pod": pod_view,
+    "Node": node_view,
+    **{kind: partial(object_view, kind) for kind in CHILD_KINDS},
+}
+
+
+def decode(kind: str, raw: bytes | msgspec.Raw) -> View:
+    """An object of a kind from JSON."""
+    return _DECODE[kind](raw)
+
+
+@lru_cache(maxsize=1024)
+def _read(encoded: bytes) -> tuple[SwarmSpec | None, str]:
+    try:
+        return SwarmSpec.model_validate(msgspec.json.decode(encoded)), ""
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        return None, "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found[:10])
+
+
+def read_spec(spec: dict[str, Any]) -> tuple[SwarmSpec | None, str]:
+    """The spec as a model, or why it is none. The API server checks first; this is for what it can't."""
+    return _read(msgspec.json.encode(spec, order="sorted"))
+
+
+class Cache:
+    """What the operator knows of the cluster."""
+
+    def __init__(
+        self,
+        api: Api,
+        namespaces: Iterable[str],
+        agents: Agents,
+        memory: KeyMemory,
+        clock: Callable[[], float],
+    ) -> None:
+        self._agents, self._memory = agents, memory
+        self._spaces = tuple(namespaces) or ("",)
+        self._stores: dict[str, dict[str, Store]] = {}
+        self.reflectors: list[Reflector] = []
+        #: Called with each Swarm that something happened to.
+        self.on_key: Callable[[names.Key], None] = lambda key: None
+        for kind in ("Swarm", "Pod", "Node", *CHILD_KINDS):
+            selector = names.LABEL_SWARM if kind not in ("Swarm", "Node") else ""
+            for space in ("",) if kind == "Node" else self._spaces:
+                store = Store(self._changed)
+                self._stores.setdefault(kind, {})[space] = store
+                reflect = Reflector(api, kind, space, store, partial(decode, kind), selector=selector, clock=clock)
+                self.reflectors.append(reflect)
+
+    def store(self, kind: str, namespace: str) -> Store:
+        """The store that holds objects of a kind in a namespace."""
+        stores = self._stores[kind]
+        return stores[""] if "" in stores else stores[namespace]
+
+    def stores(self, kind: str) -> Iterator[Store]:
+        """All stores of a kind."""
+        return iter(self._stores[kind].values())
+
+    async def synced(self) -> None:
+        """Returns when every collection has been listed once."""
+        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors))
+
+    def age(self) -> float:
+        """Seconds since the API server was last heard of, on the watch where that is longest."""
+        return max((reflector.age() for reflector in self.reflectors), default=0.0)
+
+    def swarms(self) -> Iterator[names.Key]:
+        """Every Swarm."""
+        for store in self.stores("Swarm"):
+            for view in store:
+                if isinstance(view, SwarmView):
+                    yield names.Key(view.namespace, view.name)
+
+    def snapshot(self, key: names.Key) -> Snapshot | None:
+        """One Swarm as observed now; None when there is none of this name."""
+        swarm = self.store("Swarm", key.namespace).get(key.namespace, key.name)
+        if not isinstance(swarm, SwarmView):
+            return None
+        spec, invalid = read_spec(swarm.spec)
+        pods = tuple(v for v in self.store("Pod", key.namespace).of(key) if isinstance(v, PodView))
+        objects = objects_of((self.store(kind, key.namespace) for kind in CHILD_KINDS), key)
+        data = secret_data(objects.get(("Secret", names.secret(key.name))))
+        keys = examine(data)
+        if not keys.missing:
+            self._memory.remember(swarm.uid, data)
+        return Snapshot(
+            swarm=swarm,
+            spec=spec,
+            invalid=invalid,
+            pods=pods,
+            nodes=tuple(v for store in self.stores("Node") for v in store if isinstance(v, NodeView)),
+            objects=objects,
+            agents=self._agents.reports(pod.uid for pod in pods),
+            keys=keys,
+        )
+
+    def token(self, key: names.Key) -> str:
+        """The token of a Swarm's agents, empty when there is none yet."""
+        secret = self.store("Secret", key.namespace).get(key.namespace, names.secret(key.name))
+        return secret_data(secret).get("token", "") if isinstance(secret, ObjectView) else ""
+
+    def _changed(self, old: View | None, new: View | None) -> None:
+        if isinstance(old, PodView) and new is None:
+            self._agents.forget(old.uid)
+        if isinstance(old, SwarmView) and new is None:
+            self._memory.forget(old.uid)
+        if isinstance(old or new, NodeView):
+            for key in self.swarms():
+                self.on_key(key)
+            return
+        if isinstance(old, SwarmView) and isinstance(new, SwarmView) and _only_status(old, new):
+            return  # our own doing
+        for view in (old, new):
+            concerned = key_of(view) if view else None
+            if concerned:
+                self.on_key(concerned)
+
+
+def _only_status(old: SwarmView, new: SwarmView) -> bool:
+    return (old.uid, old.generation, old.deleting, old.spec) == (new.uid, new.generation, new.deleting, new.spec)

@@ -1,0 +1,69 @@
+"""Whether an object is as it should be, and what to remove from it that should not be there.
+
+Server-side apply takes back every field that we own, whoever changed it; it leaves alone what others added, also where
+an addition does harm (a further port, a key in the ConfigMap, a label in a selector). Hence a repair has two parts: an
+apply, and, for the paths that are ours alone (`EXACT`), a merge patch that removes what was added.
+
+Comparing here and not by a dry run keeps an idle operator silent: it writes nothing to find out that nothing is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["covers", "excess"]
+
+
+def covers(desired: Any, observed: Any) -> bool:
+    """Whether everything in `desired` is in `observed` with the same value. Lists are compared item by item."""
+    if isinstance(desired, dict):
+        if not isinstance(observed, dict):
+            return not desired and observed is None
+        return all(key in observed and covers(value, observed[key]) for key, value in desired.items())
+    if isinstance(desired, list):
+        if not isinstance(observed, list) or len(desired) > len(observed):
+            return False
+        if len(desired) == len(observed) and all(covers(d, o) for d, o in zip(desired, observed, strict=True)):
+            return True
+        return all(any(covers(item, other) for other in observed) for item in desired)
+    return bool(desired == observed)
+
+
+def excess(desired: dict[str, Any], observed: dict[str, Any], paths: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+    """A merge patch that removes, at `paths`, what is in `observed` and not in `desired`; empty: nothing is."""
+    patch: dict[str, Any] = {}
+    for path in paths:
+        want, have = _at(desired, path), _at(observed, path)
+        if have is None or have == want:
+            continue
+        change = _removal(want, have)
+        if change is not None:
+            node = patch
+            for step in path[:-1]:
+                node = node.setdefault(step, {})
+            node[path[-1]] = change
+    return patch
+
+
+def _removal(want: Any, have: Any) -> Any:
+    """What a merge patch must say so that nothing beyond `want` is left; None when nothing is beyond it."""
+    if isinstance(have, dict) and (want is None or isinstance(want, dict)):
+        changes: dict[str, Any] = {}
+        for key, value in have.items():
+            if want is None or key not in want:
+                changes[key] = None
+            elif isinstance(value, dict):
+                inner = _removal(want[key], value)
+                if inner is not None:
+                    changes[key] = inner
+        return changes or None
+    if isinstance(have, list) and isinstance(want, list) and len(have) > len(want):
+        return want
+    return None
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        tree = tree.get(step) if isinstance(tree, dict) else None
+    return tree

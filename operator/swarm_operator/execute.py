@@ -1,0 +1,294 @@
+"""Does what a plan says. Stage after stage; within a stage at once, within bounds.
+
+An action that fails does not keep the others of its stage from being done; the following stages wait for the next plan,
+except that agents that are there are still served (a quota that is used up must not stop a drain). What the API server
+answers to a write goes into the store at once, so that the next plan does not do it again for want of a watch event.
+
+An object that is not in the cache is never applied blindly: server-side apply with force would take over a Service of
+the same name that is somebody else's. It is read first, and refused when it has another owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from swarm_agents.config import encode_settings
+from swarm_operator import objects
+from swarm_operator.actions import (
+    Action,
+    Apply,
+    CreatePod,
+    Delete,
+    DeletePod,
+    DrainPod,
+    EnsureKeys,
+    Plan,
+    PushSettings,
+    RepairPod,
+    ResumePod,
+)
+from swarm_operator.agents import Agents
+from swarm_operator.cache import Cache, decode
+from swarm_operator.keys import KeyMemory, complete
+from swarm_operator.kube import Api, ApiError
+from swarm_operator.snapshot import Snapshot
+from swarm_operator.views import ObjectView, PodView, secret_data
+
+__all__ = ["Executor", "Failure", "NotLeader", "Outcome"]
+
+#: Writes in flight at once for one Swarm, and for all.
+_PER_KEY: Final = 24
+_GLOBAL: Final = 64
+
+log = structlog.get_logger("execute")
+
+
+class NotLeader(Exception):  # noqa: N818 - a state of affairs, not an error
+    """Another replica leads: nothing may be written."""
+
+
+class _Answer(Enum):
+    """What came of asking an agent; `OLD` also for what asks none."""
+
+    OLD = auto()
+    NEWS = auto()
+    NONE = auto()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An action that the API server refused."""
+
+    action: Action
+    error: ApiError
+
+    def __str__(self) -> str:
+        return f"{self.action.describe()}: {self.error}"
+
+
+@dataclass
+class Outcome:
+    """What became of a plan."""
+
+    done: list[Action] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    #: An agent said something new: plan again at once.
+    news: bool = False
+    #: An agent did not answer: plan again soon; the planner knows how soon to ask it.
+    unanswered: bool = False
+
+    @property
+    def retry_after(self) -> float:
+        """What the API server asked for with 429 or 503."""
+        return max((failure.error.retry_after or 0.0 for failure in self.failures), default=0.0)
+
+
+class Executor:
+    """Carries out plans."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        agents: Agents,
+        memory: KeyMemory,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        new_keys: Callable[[Any, Any], dict[str, str]] = complete,
+    ) -> None:
+        self._api, self._cache, self._agents, self._memory = api, cache, agents, memory
+        self._leads, self._new_keys = leads, new_keys
+        self._limit = asyncio.Semaphore(_GLOBAL)
+
+    async def execute(self, snapshot: Snapshot, plan: Plan) -> Outcome:
+        """Does all actions of a plan.
+
+        Raises:
+            NotLeader: the leadership was lost meanwhile; the rest is left to the new leader.
+        """
+        outcome = Outcome()
+        own = asyncio.Semaphore(_PER_KEY)
+        for stage in sorted({action.stage for action in plan.actions}):
+            if stage == 1 and outcome.failures:
+                continue
+            batch = [action for action in plan.actions if action.stage == stage]
+            results = await asyncio.gather(
+                *(self._bounded(own, action, snapshot, plan) for action in batch), return_exceptions=True
+            )
+            for action, result in zip(batch, results, strict=True):
+                if isinstance(result, ApiError):
+                    outcome.failures.append(Failure(action, result))
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    outcome.done.append(action)
+                    outcome.news = outcome.news or result is _Answer.NEWS
+                    outcome.unanswered = outcome.unanswered or result is _Answer.NONE
+        return outcome
+
+    async def _bounded(self, own: asyncio.Semaphore, action: Action, snapshot: Snapshot, plan: Plan) -> _Answer:
+        async with own, self._limit:
+            if not self._leads():
+                raise NotLeader
+            return await self._do(action, snapshot, plan)
+
+    async def _do(self, action: Action, snapshot: Snapshot, plan: Plan) -> _Answer:
+        """What there is to know that no watch will tell."""
+        match action:
+            case Apply():
+                await self._apply(action, snapshot)
+            case EnsureKeys():
+                await self._ensure_keys(action, snapshot)
+            case CreatePod():
+                await self._create_pod(action, snapshot)
+            case RepairPod():
+                manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {**action.metadata, "uid": action.uid}}
+                await self._gone_is_fine(self._write("Pod", snapshot, self._api.apply(manifest)))
+            case DeletePod() | Delete():
+                await self._delete(action, snapshot)
+            case PushSettings() | DrainPod() | ResumePod():
+                return await self._ask(action, snapshot, plan)
+            case _:
+                raise TypeError(f"an action of unknown kind: {action!r}")
+        return _Answer.OLD
+
+    async def _write(self, kind: str, snapshot: Snapshot, request: Awaitable[bytes]) -> None:
+        view = decode(kind, await request)
+        self._cache.store(kind, snapshot.key.namespace).put_written(view)
+
+    async def _gone_is_fine(self, request: Awaitable[None]) -> None:
+        """404 and a UID that is another one's: the object that was meant is gone, and the next plan knows."""
+        try:
+            await request
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
+    async def _apply(self, action: Apply, snapshot: Snapshot) -> None:
+        kind, namespace = action.kind, snapshot.key.namespace
+        if not action.exists:
+            await self._must_be_ours(kind, action.name, snapshot)
+        try:
+            await self._write(kind, snapshot, self._api.apply(action.manifest))
+            if action.remove:
+                await self._write(kind, snapshot, self._api.merge(kind, namespace, action.name, action.remove))
+        except ApiError as error:
+            if not error.immutable:
+                raise
+            await self._remake(action.manifest, snapshot)
+
+    async def _remake(self, manifest: dict[str, Any], snapshot: Snapshot) -> None:
+        """A field that can't be changed back was edited: delete the object and make it anew, in one go."""
+        kind, name, namespace = manifest["kind"], manifest["metadata"]["name"], snapshot.key.namespace
+        there = await self._must_be_ours(kind, name, snapshot)
+        if there:
+            await self._api.delete(kind, namespace, name, there.uid)
+        await self._write(kind, snapshot, self._api.apply(manifest))
+
+    async def _must_be_ours(self, kind: str, name: str, snapshot: Snapshot) -> ObjectView | PodView | None:
+        """The object of this name if there is one; refused when it belongs to somebody else."""
+        try:
+            view = decode(kind, await self._api.get(kind, snapshot.key.namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        assert isinstance(view, ObjectView | PodView)
+        uid = snapshot.swarm.uid
+        if uid in view.owners or (isinstance(view, PodView) and view.swarm_uid == uid and not view.owners):
+            return view
+        raise ApiError(
+            409,
+            "NameTaken",
+            f"{kind} {name} exists and does not belong to this Swarm; delete or rename it, or rename the Swarm",
+        )
+
+    async def _ensure_keys(self, action: EnsureKeys, snapshot: Snapshot) -> None:
+        uid = snapshot.swarm.uid
+        there = await self._must_be_ours(action.kind, action.name, snapshot) if not action.exists else None
+        if action.exists:
+            there = await self._read(action.kind, action.name, snapshot)
+        have = secret_data(there) if isinstance(there, ObjectView) else {}
+        keys = self._new_keys(have, self._memory.of(uid))
+        data = {name: base64.b64encode(value.encode()).decode() for name, value in sorted(keys.items())}
+        await self._apply(
+            Apply(
+                action.kind,
+                action.name,
+                objects.secret_manifest(snapshot.swarm, data),
+                exists=True,
+                remove=action.remove,
+            ),
+            snapshot,
+        )
+        self._memory.remember(uid, keys)
+
+    async def _read(self, kind: str, name: str, snapshot: Snapshot) -> ObjectView | None:
+        try:
+            view = decode(kind, await self._api.get(kind, snapshot.key.namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return view if isinstance(view, ObjectView) else None
+
+    async def _create_pod(self, action: CreatePod, snapshot: Snapshot) -> None:
+        try:
+            await self._write("Pod", snapshot, self._api.create(action.manifest))
+        except ApiError as error:
+            if error.status != 409 or error.reason != "AlreadyExists":
+                raise
+            # A stale cache asked twice: success. But a pod that lost its label is not seen by our watch: label it.
+            there = await self._must_be_ours("Pod", action.name, snapshot)
+            if isinstance(there, PodView) and not there.deleting:
+                meta = {**action.manifest["metadata"], "uid": there.uid}
+                manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+                await self._gone_is_fine(self._write("Pod", snapshot, self._api.apply(manifest)))
+
+    async def _delete(self, action: DeletePod | Delete, snapshot: Snapshot) -> None:
+        namespace = snapshot.key.namespace
+        store = self._cache.store(action.kind, namespace)
+        try:
+            answer = await self._api.delete(action.kind, namespace, action.name, action.uid)
+        except ApiError as error:
+            if error.status == 404:
+                held = store.get(namespace, action.name)
+                if held is not None and getattr(held, "uid", "") == action.uid:
+                    store.remove(namespace, action.name)
+            elif error.status != 409:
+                raise
+            return
+        if msgspec.json.decode(answer, type=_Kind).kind == action.kind:
+            store.put_written(decode(action.kind, answer))
+
+    async def _ask(self, action: PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> _Answer:
+        token = self._cache.token(snapshot.key)
+        before = snapshot.agents.get(action.uid)
+        if isinstance(action, PushSettings):
+            assert plan.settings is not None
+            report = await self._agents.push(action, token, encode_settings(plan.settings))
+        elif isinstance(action, DrainPod):
+            report = await self._agents.drain(action, token)
+        else:
+            report = await self._agents.resume(action, token)
+        if report.error and not (before and before.error):
+            log.warning("agent does not answer", swarm=str(snapshot.key), pod=action.name, error=report.error)
+        changed = before is None or (
+            (before.settings, before.state, before.failures, before.drain_since)
+            != (report.settings, report.state, report.failures, report.drain_since)
+        )
+        if report.failures:
+            return _Answer.NONE
+        return _Answer.NEWS if changed else _Answer.OLD
+
+
+class _Kind(msgspec.Struct):
+    kind: str = ""

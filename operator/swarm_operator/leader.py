@@ -1,0 +1,142 @@
+"""Which replica writes: a `coordination.k8s.io` Lease, held by one and taken over by another when it is not renewed.
+
+The second replica is warm: it watches and keeps its caches, and only does not write. A leader that can't renew stops
+writing before another may begin: `leads` is false once `RENEW_DEADLINE` has passed since the last renewal that it knows
+of, measured on its own clock from before the request was sent; others wait `DURATION` from when they saw the record
+change, measured on theirs. No two clocks are compared.
+
+Rejected: the client's leader election (synchronous; the process has to die with the leadership).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from swarm_operator.kube import Api, ApiError
+from swarm_operator.names import LEASE_NAME
+
+__all__ = ["DURATION", "RENEW_DEADLINE", "RETRY", "Leader"]
+
+#: Seconds after which a lease that was not renewed may be taken.
+DURATION: Final = 4
+#: A leader that has not renewed for so long does not write any more.
+RENEW_DEADLINE: Final = 3.0
+#: How often a leader renews.
+RENEW: Final = 1.0
+#: How often the others look.
+RETRY: Final = 0.4
+
+log = structlog.get_logger("leader")
+
+
+class Leader:
+    """This replica's part in the election."""
+
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        identity: str,
+        clock: Callable[[], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.identity = identity
+        #: Set while this replica leads, for those who wait for it.
+        self.elected = asyncio.Event()
+        self.holder = ""
+        self._api, self._namespace, self._clock, self._now = api, namespace, clock, now
+        self._renewed = float("-inf")
+        self._seen: tuple[str, str] | None = None
+        self._seen_at = float("-inf")
+        self._stopped = False
+
+    def leads(self) -> bool:
+        """Whether this replica may write at this moment."""
+        return self._clock() - self._renewed < RENEW_DEADLINE
+
+    async def run(self) -> None:
+        """Takes part until cancelled. A cancelled leader gives the lease back with `release`."""
+        while True:
+            try:
+                await self._round()
+            except ApiError as error:
+                log.warning("lease", error=str(error))
+            if not self.leads() and self.elected.is_set():
+                log.warning("leadership lost", holder=self.holder)
+                self.elected.clear()
+            await asyncio.sleep(RENEW if self.leads() else RETRY * (0.75 + random.random() / 2))
+
+    async def _round(self) -> None:
+        begun = self._clock()
+        try:
+            lease = msgspec.json.decode(await self._api.get("Lease", self._namespace, LEASE_NAME))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            lease = None
+        if lease is None:
+            await self._attempt(self._api.create(self._record(None)), begun)
+            return
+        spec = lease.get("spec") or {}
+        self.holder = spec.get("holderIdentity") or ""
+        version = (self.holder, str(spec.get("renewTime")))
+        if version != self._seen:
+            self._seen, self._seen_at = version, begun
+        duration = float(spec.get("leaseDurationSeconds") or DURATION)
+        if self.holder not in ("", self.identity) and begun - self._seen_at < duration:
+            return
+        await self._attempt(self._api.replace(self._record(lease)), begun)
+
+    async def _attempt(self, request: Any, begun: float) -> None:
+        try:
+            await request
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return  # another was quicker
+        self._renewed = begun
+        self.holder = self.identity
+        if not self.elected.is_set():
+            log.info("leading", identity=self.identity)
+            self.elected.set()
+
+    def _record(self, lease: dict[str, Any] | None) -> dict[str, Any]:
+        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        old = (lease or {}).get("spec") or {}
+        mine = old.get("holderIdentity") == self.identity
+        meta = {"name": LEASE_NAME, "namespace": self._namespace}
+        if lease:
+            meta["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": meta,
+            "spec": {
+                "holderIdentity": self.identity,
+                "leaseDurationSeconds": DURATION,
+                "acquireTime": old.get("acquireTime") if mine and old.get("acquireTime") else stamp,
+                "renewTime": stamp,
+                "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if mine or not lease else 1),
+            },
+        }
+
+    async def release(self) -> None:
+        """Gives the lease back, so that another leads at once."""
+        if not self.leads():
+            return
+        self._renewed = float("-inf")
+        try:
+            lease = msgspec.json.decode(await self._api.get("Lease", self._namespace, LEASE_NAME))
+            if (lease.get("spec") or {}).get("holderIdentity") == self.identity:
+                record = self._record(lease)
+                record["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                await self._api.replace(record)
+        except ApiError as error:
+            log.warning("lease not given back", error=str(error))

@@ -1,0 +1,220 @@
+"""`swarm-operator`: the operator's process. Starts the parts, stops them in order.
+
+Order of start: HTTP port (so that a probe has an answer), reflectors, election, and, once everything has been listed,
+the workers and kopf. Order of stop, on SIGTERM: no more keys are taken, those in hand are finished, Events are flushed,
+the Lease is given back so that the other replica leads at once, connections are closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from swarm_operator import __version__
+
+__all__ = ["main"]
+
+HTTP_PORT: Final = 9403
+_STOP_SECONDS: Final = 8.0
+
+log = structlog.get_logger("operator")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="swarm-operator", description="Turns Swarms into pods, and keeps them so.")
+    parser.add_argument(
+        "command", nargs="?", choices=("run", "check"), default="run", help="run (default), or check the cluster"
+    )
+    parser.add_argument(
+        "-n", "--namespace", action="append", default=[], help="serve this namespace only; may be given repeatedly"
+    )
+    parser.add_argument("--kubeconfig", help="else KUBECONFIG, else the pod's own account, else ~/.kube/config")
+    parser.add_argument("--context", help="of the kubeconfig; else its current one")
+    parser.add_argument(
+        "--http-bind",
+        default=f"{os.environ.get('POD_IP', '127.0.0.1')}:{HTTP_PORT}",
+        help="HOST:PORT of /metrics, /healthz and /readyz (default: %(default)s); port 0 takes a free one",
+    )
+    parser.add_argument("--no-leader-election", action="store_true", help="this is the only replica")
+    parser.add_argument("--lease-namespace", help="of the Lease; else the pod's or the context's own")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument("--version", action="version", version=f"swarm-operator {__version__}")
+    return parser
+
+
+async def _run(options: argparse.Namespace) -> int:
+    from swarm_operator.agents import Agents
+    from swarm_operator.cache import Cache
+    from swarm_operator.controller import Controller
+    from swarm_operator.events import Recorder
+    from swarm_operator.execute import Executor
+    from swarm_operator.httpd import STALE_AFTER, serve
+    from swarm_operator.keys import KeyMemory
+    from swarm_operator.kube import connect
+    from swarm_operator.leader import Leader
+    from swarm_operator.metrics import Metrics
+    from swarm_operator.shell import run_shell
+
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def catch_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+    catch_signals()
+    metrics, memory, agents = Metrics(), KeyMemory(), Agents(time.time)
+    api = await connect(options.kubeconfig, options.context)
+    api.observer = metrics.observe_request
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    leader = None
+    if not options.no_leader_election:
+        leader = Leader(api, options.lease_namespace or api.namespace, identity, time.monotonic)
+    cache = Cache(api, options.namespace, agents, memory, time.monotonic)
+    executor = Executor(api, cache, agents, memory, leads=leader.leads if leader else lambda: True)
+    recorder = Recorder(api, identity, time.monotonic)
+    controller = Controller(api, cache, executor, recorder, metrics, leader)
+    synced = asyncio.Event()
+
+    def alive() -> str:
+        age = cache.age()
+        return f"a watch was not heard of for {age:.0f} s" if age > STALE_AFTER else ""
+
+    def ready() -> str:
+        if synced.is_set():
+            return ""
+        errors = sorted({f"{r.kind}: {r.error}" for r in cache.reflectors if r.error})
+        return "; ".join(errors) or "the first lists are not complete yet"
+
+    metrics.gauge("queue_depth", "Keys that wait.", lambda: len(controller.queue))
+    metrics.gauge("swarms", "Swarms in the cache.", lambda: sum(1 for _ in cache.swarms()))
+    metrics.gauge("pods", "Pods in the cache.", lambda: sum(len(store) for store in cache.stores("Pod")))
+    metrics.gauge("watch_age_seconds", "Since the quietest watch was heard of.", cache.age)
+    metrics.gauge("leading", "1 while this replica writes.", lambda: float(leader is None or leader.leads()))
+    metrics.gauge("events_dropped", "Kubernetes Events that were not written.", lambda: recorder.dropped)
+    runner, port = await serve(options.http_bind, metrics, alive, ready)
+    log.info("started", version=__version__, identity=identity, http_port=port, namespaces=options.namespace or "all")
+
+    tasks = [asyncio.create_task(r.run(), name=f"reflector {r.kind}") for r in cache.reflectors]
+    election = asyncio.create_task(leader.run(), name="leader") if leader else None
+    tasks += [election] if election else []
+    tasks.append(asyncio.create_task(recorder.run(), name="events"))
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    code = 0
+    try:
+        first = asyncio.create_task(cache.synced(), name="sync")
+        await asyncio.wait({first, stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        if first.done() and not stop.is_set():
+            synced.set()
+            log.info("synced", swarms=sum(1 for _ in cache.swarms()))
+            work = asyncio.create_task(controller.run(), name="workers")
+            tasks.append(work)
+            shell = run_shell(api, options.namespace, controller.queue.add, stop, catch_signals)
+            tasks.append(asyncio.create_task(shell, name="kopf"))
+        await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done() and not stop.is_set():
+                code = 1
+                log.error("a part ended by itself", part=task.get_name(), error=repr(_error_of(task)))
+        first.cancel()
+    finally:
+        stop.set()
+        log.info("stopping")
+        await controller.drain(_STOP_SECONDS)
+        for task in tasks:
+            if task is not election and task.get_name() != "kopf":
+                task.cancel()
+        await recorder.flush()
+        if election and leader:
+            election.cancel()
+            await asyncio.gather(election, return_exceptions=True)
+            await leader.release()
+        await asyncio.wait([asyncio.ensure_future(_gathered(tasks))], timeout=3.0)
+        stopped.cancel()
+        await runner.cleanup()
+        await agents.close()
+        await api.close()
+    return code
+
+
+async def _gathered(tasks: Sequence[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()
+
+
+async def _check(options: argparse.Namespace) -> int:
+    """Asks the API server for everything that the operator will need, and says what is missing."""
+    from swarm_operator.cache import CHILD_KINDS
+    from swarm_operator.kube import ApiError, connect
+    from swarm_operator.names import LABEL_SWARM, LEASE_NAME
+
+    api = await connect(options.kubeconfig, options.context)
+    wrong = 0
+
+    async def probe(what: str, request: object, hint: str, fine: int = 0) -> None:
+        nonlocal wrong
+        try:
+            await request  # type: ignore[misc]
+        except ApiError as error:
+            if error.status != fine:
+                wrong += 1
+                print(f"FAIL  {what}: {error}. {hint}")
+                return
+        print(f"ok    {what}")
+
+    try:
+        for space in options.namespace or [""]:
+            where = f" in {space}" if space else ""
+            hint = "Apply deploy/crds/ first; then grant list and watch."
+            await probe(f"read swarms{where}", api.list_page("Swarm", space, limit=1), hint)
+            for kind in ("Pod", *CHILD_KINDS):
+                page = api.list_page(kind, space, selector=LABEL_SWARM, limit=1)
+                await probe(f"read {kind}s{where}", page, "Grant list and watch.")
+        await probe("read nodes", api.list_page("Node", "", limit=1), "Grant list and watch on nodes (a ClusterRole).")
+        if not options.no_leader_election:
+            space = options.lease_namespace or api.namespace
+            lease = api.get("Lease", space, LEASE_NAME)
+            await probe(f"read the Lease in {space}", lease, "Grant get, create and update on leases.", fine=404)
+    finally:
+        await api.close()
+    return 1 if wrong else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point of `swarm-operator`. Exit code 0 after a signal, 1 when a part failed, 2 for bad options."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    from swarm_operator.httpd import split_address
+    from swarm_operator.kube import ApiError
+    from swarm_operator.logs import configure
+
+    try:
+        split_address(options.http_bind)
+    except ValueError as error:
+        parser.error(str(error))
+    configure(options.log_level)
+    try:
+        return asyncio.run(_check(options) if options.command == "check" else _run(options))
+    except ApiError as error:
+        print(f"swarm-operator: {error}", file=sys.stderr)
+    except OSError as error:
+        hint = "another program has the port: choose another one" if error.errno == 98 else "see --http-bind"
+        print(f"swarm-operator: can't listen on {options.http_bind}: {error.strerror}; {hint}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""The planner: one frozen snapshot in, the next actions out. No I/O, no clock, no randomness.
+
+It is level-triggered: everything is decided anew from the spec and from what is observed, and nothing is remembered
+between two plans; a plan that was lost, done twice or half done is no different from one that was never made. The
+status is not read. What can't be computed from the snapshot (keys, the answers of agents) is an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from swarm_agents.config import Role, Settings, settings_revision
+from swarm_operator import names, objects
+from swarm_operator.accept import refusals
+from swarm_operator.actions import (
+    Action,
+    Apply,
+    CreatePod,
+    Delete,
+    DeletePod,
+    DrainPod,
+    EnsureKeys,
+    Plan,
+    PushSettings,
+    RepairPod,
+    ResumePod,
+    RolePlan,
+)
+from swarm_operator.api.fields import seconds
+from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.drift import covers, excess
+from swarm_operator.nodes import matching_nodes, may_start
+from swarm_operator.pods import pod_manifest
+from swarm_operator.resource_plan import decide_resource
+from swarm_operator.revision import revision_of, rolling_part
+from swarm_operator.rollout import Agent, Decision, Target, budget, decide
+from swarm_operator.settings import hub_of, settings_of
+from swarm_operator.snapshot import KEY_NAMES, Snapshot
+from swarm_operator.views import ObjectView, PodView
+
+__all__ = ["HISTORY", "agents_of", "plan"]
+
+#: ControllerRevisions that are kept beside those that pods still run by.
+HISTORY = 5
+#: How long a push that failed is put off, at first and at most.
+_PUSH_RETRY = 0.5
+_PUSH_RETRY_MAX = 30.0
+
+
+def agents_of(snapshot: Snapshot) -> list[Agent]:
+    """The swarm's own pods: of this Swarm's UID, and named as the operator names them."""
+    found = []
+    for pod in snapshot.pods:
+        name = names.parse_pod_name(pod.name, snapshot.swarm.name)
+        if name and _is_own(pod, snapshot.swarm.uid):
+            found.append(Agent(pod, name, snapshot.report(pod)))
+    return found
+
+
+def _is_own(pod: PodView, uid: str) -> bool:
+    """By owner; a pod whose owner was edited away is known by its environment, which can't be edited."""
+    return uid in pod.owners or (not pod.owners and pod.swarm_uid == uid)
+
+
+def plan(snapshot: Snapshot, now: float) -> Plan:
+    """The next actions for one Swarm. `now` is in seconds since the epoch."""
+    spec, swarm = snapshot.spec, snapshot.swarm
+    if spec is None or swarm.deleting or refusals(spec):
+        # Refused or going: nothing is touched. The garbage collector sees to a Swarm that is deleted.
+        agents = agents_of(snapshot)
+        return Plan(
+            compute=_counts(agents, Role.COMPUTE, 0, ""),
+            standby=_counts(agents, Role.STANDBY, 0, ""),
+            resource=_counts(agents, Role.RESOURCE, 0, ""),
+        )
+    revision = revision_of(spec)
+    agents = agents_of(snapshot)
+    by_role = {role: [agent for agent in agents if agent.name.role is role] for role in Role}
+    taken = _foreign_names(snapshot, agents)
+
+    compute, standby = (_target(spec, swarm.name, role, revision) for role in (Role.COMPUTE, Role.STANDBY))
+    nodes = {} if spec.suspend else matching_nodes(spec, snapshot.nodes)
+    resource = _target(spec, swarm.name, Role.RESOURCE, revision, nodes=len(nodes))
+    decisions = {
+        Role.COMPUTE: decide(compute, by_role[Role.COMPUTE], now),
+        Role.STANDBY: decide(standby, by_role[Role.STANDBY], now),
+    }
+    decisions[Role.RESOURCE], pinned = decide_resource(resource, by_role[Role.RESOURCE], nodes, now)
+
+    going = {agent.pod.uid for d in decisions.values() for agent in (*d.drain, *(agent for agent, _ in d.delete))}
+    hubs = [
+        hub_of(agent.pod, spec, snapshot.keys.hub_public)
+        for agent in by_role[Role.RESOURCE]
+        if agent.alive and agent.running and agent.pod.uid not in going
+    ]
+    settings = settings_of(swarm, spec, revision, hubs)
+    wanted_settings = settings_revision(settings)
+
+    actions: list[Action] = []
+    blocked: list[str] = []
+    actions += _children(snapshot, spec, settings, revision, compute, agents, blocked)
+    requeue: list[float] = []
+    for decision in decisions.values():
+        actions += _pod_actions(snapshot, spec, revision, decision, pinned, taken)
+        blocked += decision.blocked
+        requeue += [decision.requeue] if decision.requeue is not None else []
+    actions += _repairs(snapshot, agents)
+    pushes, wait, acknowledged = _pushes(agents, going, wanted_settings, now)
+    actions += pushes
+    requeue += [wait] if wait is not None else []
+    wanted_nodes = sum(may_start(node) or _has_agent(by_role[Role.RESOURCE], name) for name, node in nodes.items())
+    return Plan(
+        actions=tuple(sorted(actions, key=lambda action: action.stage)),
+        requeue_after=min(requeue, default=None),
+        revision=revision,
+        settings=settings,
+        settings_revision=wanted_settings,
+        acknowledged=acknowledged,
+        compute=_counts(agents, Role.COMPUTE, compute.count, revision),
+        standby=_counts(agents, Role.STANDBY, standby.count, revision),
+        resource=_counts(agents, Role.RESOURCE, wanted_nodes, revision),
+        blocked=tuple(blocked),
+    )
+
+
+def _has_agent(agents: Iterable[Agent], node: str) -> bool:
+    return any(agent.alive and node in (agent.pod.target_node, agent.pod.node) for agent in agents)
+
+
+def _counts(agents: Iterable[Agent], role: Role, desired: int, revision: str) -> RolePlan:
+    alive = [agent for agent in agents if agent.name.role is role and agent.alive]
+    return RolePlan(
+        desired=desired,
+        current=len(alive),
+        ready=sum(agent.available for agent in alive),
+        updated=sum(agent.pod.revision == revision for agent in alive),
+        draining=sum(agent.draining for agent in alive),
+    )
+
+
+def _target(spec: SwarmSpec, swarm: str, role: Role, revision: str, *, nodes: int = 0) -> Target:
+    count = {Role.COMPUTE: spec.compute.replicas, Role.STANDBY: spec.compute.standby, Role.RESOURCE: nodes}[role]
+    count = 0 if spec.suspend else count
+    surge = 0 if role is Role.RESOURCE else budget(spec.rollout.max_surge, count, up=True)
+    unavailable = budget(spec.rollout.max_unavailable, count, up=False)
+    return Target(
+        swarm=swarm,
+        role=role,
+        count=count,
+        revision=revision,
+        surge=surge,
+        # percentages of a small count can both come to nothing; something has to move all the same
+        unavailable=max(1, unavailable) if surge == 0 else unavailable,
+        paused=spec.rollout.paused,
+        drain_timeout=seconds(spec.runtime.drain_timeout),
+    )
+
+
+def _foreign_names(snapshot: Snapshot, agents: Iterable[Agent]) -> frozenset[str]:
+    """Names of pods that carry the swarm's label and are not its own: of an earlier Swarm of the same name."""
+    own = {agent.pod.uid for agent in agents}
+    return frozenset(pod.name for pod in snapshot.pods if pod.uid not in own)
+
+
+def _pod_actions(
+    snapshot: Snapshot,
+    spec: SwarmSpec,
+    revision: str,
+    decision: Decision,
+    pinned: dict[str, str],
+    taken: frozenset[str],
+) -> list[Action]:
+    actions: list[Action] = []
+    for name in decision.create:
+        node = pinned.get(str(name), "")
+        while str(name) in taken:
+            name = name._replace(incarnation=name.incarnation + 1)
+        manifest = pod_manifest(snapshot.swarm, spec, name, revision, node=node)
+        actions.append(CreatePod("Pod", str(name), manifest))
+    for agent in decision.drain:
+        actions.append(DrainPod("Pod", agent.pod.name, agent.pod.uid, agent.pod.ip, agent.pod.restarts))
+    for agent in decision.resume:
+        actions.append(ResumePod("Pod", agent.pod.name, agent.pod.uid, agent.pod.ip, agent.pod.restarts))
+    for agent, why in decision.delete:
+        actions.append(DeletePod("Pod", agent.pod.name, agent.pod.uid, why))
+    return actions
+
+
+def _repairs(snapshot: Snapshot, agents: Iterable[Agent]) -> list[Action]:
+    """Labels and owners that were edited."""
+    actions: list[Action] = []
+    for agent in agents:
+        labels = names.pod_labels(agent.name, agent.pod.revision)
+        if agent.pod.deleting or (covers(labels, agent.pod.labels) and snapshot.swarm.uid in agent.pod.owners):
+            continue
+        meta = objects.metadata(snapshot.swarm, agent.pod.name, labels)
+        actions.append(RepairPod("Pod", agent.pod.name, agent.pod.uid, meta))
+    return actions
+
+
+def _pushes(
+    agents: Iterable[Agent], going: set[str], wanted: str, now: float
+) -> tuple[list[Action], float | None, bool]:
+    """Settings for every ready agent that has not acknowledged them, those that failed to take them less often."""
+    actions: list[Action] = []
+    waits: list[float] = []
+    acknowledged = True
+    for agent in agents:
+        if not agent.alive or not agent.pod.ready or not agent.running or agent.pod.uid in going:
+            continue
+        report = agent.report
+        if report and report.settings == wanted and not report.failures:
+            continue
+        acknowledged = False
+        if report and report.failures:
+            delay = min(_PUSH_RETRY * 2.0 ** min(report.failures - 1, 10), _PUSH_RETRY_MAX)
+            wait = report.checked + delay - now
+            if wait > 0:
+                waits.append(wait)
+                continue
+        pod = agent.pod
+        actions.append(PushSettings("Pod", pod.name, pod.uid, pod.ip, pod.restarts, wanted))
+    return actions, min(waits, default=None), acknowledged
+
+
+def _children(
+    snapshot: Snapshot,
+    spec: SwarmSpec,
+    settings: Settings,
+    revision: str,
+    compute: Target,
+    agents: Iterable[Agent],
+    blocked: list[str],
+) -> list[Action]:
+    """What is not a pod: created, repaired, and old revisions deleted."""
+    swarm = snapshot.swarm
+    number = _revision_number(snapshot, revision)
+    wanted = [
+        objects.service_account_manifest(swarm),
+        objects.config_map_manifest(swarm, settings),
+        objects.agents_service_manifest(swarm),
+        objects.api_service_manifest(swarm, spec),
+        objects.budget_manifest(swarm, max(0, compute.count - max(1, compute.unavailable))),
+        objects.revision_manifest(swarm, revision, number, rolling_part(spec)),
+    ]
+    actions: list[Action] = []
+    for manifest in wanted:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        observed = snapshot.objects.get((kind, name))
+        if _waits_for(observed, swarm.uid, blocked):
+            continue
+        if observed is None:
+            actions.append(Apply(kind, name, manifest))
+            continue
+        remove = excess(manifest, observed.body, objects.EXACT[kind])
+        if remove or not _as_wanted(manifest, observed):
+            actions.append(Apply(kind, name, manifest, exists=True, remove=remove))
+    actions += _keys(snapshot, blocked)
+    actions += _old_revisions(snapshot, revision, agents)
+    return actions
+
+
+def _waits_for(observed: ObjectView | None, uid: str, blocked: list[str]) -> bool:
+    """An object that is on its way out, or an earlier Swarm's, is waited for; its DELETED event wakes the key."""
+    if observed is None or (not observed.deleting and (uid in observed.owners or not observed.owners)):
+        return False
+    blocked.append(f"{observed.kind} {observed.name} of an earlier Swarm is not gone yet")
+    return True
+
+
+def _as_wanted(manifest: dict[str, Any], observed: ObjectView) -> bool:
+    wanted = {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind", "metadata")}
+    meta = {k: manifest["metadata"][k] for k in ("labels", "ownerReferences")}
+    return covers(wanted, observed.body) and covers(meta, observed.body["metadata"])
+
+
+def _keys(snapshot: Snapshot, blocked: list[str]) -> list[Action]:
+    name = names.secret(snapshot.swarm.name)
+    observed = snapshot.objects.get(("Secret", name))
+    if _waits_for(observed, snapshot.swarm.uid, blocked):
+        return []
+    if observed is None:
+        return [EnsureKeys("Secret", name, snapshot.keys.missing)]
+    manifest = objects.secret_manifest(snapshot.swarm, {})
+    have = observed.body.get("data") or {}
+    extra: dict[str, Any] = {key: None for key in have if key not in KEY_NAMES}
+    remove = {"data": extra} if extra else {}
+    if snapshot.keys.missing or remove or not _as_wanted({**manifest, "data": {}}, observed):
+        return [EnsureKeys("Secret", name, snapshot.keys.missing, exists=True, remove=remove)]
+    return []
+
+
+def _revisions(snapshot: Snapshot) -> list[ObjectView]:
+    found = [view for (kind, _), view in snapshot.objects.items() if kind == "ControllerRevision"]
+    return sorted(found, key=lambda view: (int(view.body.get("revision") or 0), view.name))
+
+
+def _revision_number(snapshot: Snapshot, revision: str) -> int:
+    """Counted up; a revision that is returned to is the newest again."""
+    own = names.controller_revision(snapshot.swarm.name, revision)
+    known = {view.name: int(view.body.get("revision") or 0) for view in _revisions(snapshot)}
+    highest = max(known.values(), default=0)
+    others = max((number for name, number in known.items() if name != own), default=0)
+    return highest if known.get(own) == highest and highest > others else highest + 1
+
+
+def _old_revisions(snapshot: Snapshot, revision: str, agents: Iterable[Agent]) -> list[Action]:
+    name_of = names.controller_revision
+    needed = {name_of(snapshot.swarm.name, r) for r in {revision, *(agent.pod.revision for agent in agents)}}
+    spare = [
+        view
+        for view in _revisions(snapshot)
+        if view.name not in needed and not view.deleting and snapshot.swarm.uid in view.owners
+    ]
+    return [Delete(view.kind, view.name, view.uid) for view in spare[: max(0, len(spare) - HISTORY)]]

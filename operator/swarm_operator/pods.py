@@ -1,0 +1,273 @@
+"""The pods, as manifests. Pure: a spec, a name and a revision in, plain data out.
+
+Every path reaches the agent through its environment, because the embedded kubelet has no mount namespaces and puts the
+real directories into the environment instead.
+
+Shared memory is a `hostPath` of the node's own tmpfs (mode 1777 on every Linux), not of a directory made for the
+swarm: a directory that the kubelet makes is root's, mode 0755, and fsGroup does not apply to it, so that a non-root
+agent could not write there without a privileged container to prepare it. In the tmpfs each agent makes the swarm's
+directory itself, 0700, and can remove it again.
+
+Guaranteed QoS (requests equal limits, on the only container) is what the static CPU Manager asks for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from swarm_agents.config import AGENT_PORT, Role
+from swarm_operator.api.v1alpha1 import RESERVED_VOLUMES, PodTemplate, SwarmSpec, Toleration, Volume
+from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_labels, pod_selector, secret, service_account
+from swarm_operator.objects import metadata
+from swarm_operator.views import SwarmView
+
+__all__ = ["BOUND_TO_NODE", "CONTAINER", "pod_manifest"]
+
+CONTAINER: Final = "agent"
+
+_CONFIG: Final = "/etc/swarm/config"
+_KEYS: Final = "/etc/swarm/keys"
+_SHM: Final = "/run/swarm/shm"
+_CACHE: Final = "/var/cache/swarm"
+_STATE: Final = "/var/lib/swarm"
+_TMP: Final = "/tmp"
+
+#: How long a compute agent stays bound to a node that does not answer, before it is replaced elsewhere.
+_LOST_NODE_SECONDS: Final = 30
+
+#: What a DaemonSet's pods tolerate: a resource agent belongs to its node, whatever befalls the node.
+BOUND_TO_NODE: Final = (
+    ("node.kubernetes.io/not-ready", "NoExecute"),
+    ("node.kubernetes.io/unreachable", "NoExecute"),
+    ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+    ("node.kubernetes.io/pid-pressure", "NoSchedule"),
+    ("node.kubernetes.io/unschedulable", "NoSchedule"),
+)
+
+
+def pod_manifest(swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, *, node: str = "") -> dict[str, Any]:
+    """The manifest of one pod. `node` pins a resource agent to its node."""
+    resource = name.role is Role.RESOURCE
+    template = spec.resource.pod_template if resource else spec.compute.pod_template
+    labels = {**template.labels, **pod_labels(name, revision)}
+    annotations = {**template.annotations, **({ANNOTATION_NODE: node} if node else {})}
+    meta = metadata(swarm, str(name), labels)
+    if annotations:
+        meta["annotations"] = annotations
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": meta,
+        "spec": _spec(swarm, spec, name, revision, node, template),
+    }
+
+
+def _spec(
+    swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, node: str, template: PodTemplate
+) -> dict[str, Any]:
+    security, scheduling = spec.security, spec.scheduling
+    pod: dict[str, Any] = {
+        "restartPolicy": "Always",
+        "serviceAccountName": service_account(swarm.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": security.run_as_user,
+            "runAsGroup": security.run_as_group,
+            "fsGroup": security.run_as_group,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(swarm, spec, name, revision, template)],
+        "volumes": _volumes(swarm, spec, template),
+        "tolerations": _tolerations(scheduling.tolerations, name.role),
+    }
+    if spec.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": ref.name} for ref in spec.image_pull_secrets]
+    if scheduling.node_selector:
+        pod["nodeSelector"] = dict(scheduling.node_selector)
+    if scheduling.priority_class_name:
+        pod["priorityClassName"] = scheduling.priority_class_name
+    if template.runtime_class_name:
+        pod["runtimeClassName"] = template.runtime_class_name
+    if name.role is Role.RESOURCE:
+        pod["affinity"] = _pinned(node)
+    else:
+        if scheduling.scheduler_name:
+            pod["schedulerName"] = scheduling.scheduler_name
+        pod |= _placement(swarm, spec)
+    return pod
+
+
+def _container(
+    swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, template: PodTemplate
+) -> dict[str, Any]:
+    resource = name.role is Role.RESOURCE
+    amounts = {
+        "cpu": spec.resource.cpus if resource else spec.compute.cpus,
+        "memory": spec.resource.memory if resource else spec.compute.memory,
+    }
+    if spec.compute.gpus and not resource:
+        amounts[spec.compute.gpus.resource] = str(spec.compute.gpus.count)
+    ports = [_port("http", AGENT_PORT)]
+    if resource:
+        ports += [_port("hub", spec.transport.zeromq.port), _port("rest", spec.transport.zeromq.rest_port)]
+    mounts = [
+        _mount("config", _CONFIG, read_only=True),
+        _mount("keys", _KEYS, read_only=True),
+        _mount("shm", _SHM),
+        _mount("cache", _CACHE),
+        _mount("tmp", _TMP),
+        *([_mount("state", _STATE)] if spec.state else []),
+        *(
+            {"name": mount.name, "mountPath": mount.mount_path, "readOnly": mount.read_only}
+            for mount in template.volume_mounts
+        ),
+    ]
+    return {
+        "name": CONTAINER,
+        "image": spec.image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": ["swarm-agent"],
+        "env": _env(swarm, spec, name, revision),
+        "ports": ports,
+        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # the first start may compile kernels: two minutes, looked at every second
+        "startupProbe": _probe("/healthz", period=1, failures=120),
+        "livenessProbe": _probe("/healthz", period=10, failures=3),
+        "readinessProbe": _probe("/readyz", period=2, failures=2),
+        "volumeMounts": mounts,
+    }
+
+
+def _env(swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str) -> list[dict[str, Any]]:
+    given = {
+        "SWARM_NAME": swarm.name,
+        "SWARM_NAMESPACE": swarm.namespace,
+        "SWARM_UID": swarm.uid,
+        "SWARM_ROLE": name.role.value,
+        "SWARM_ORDINAL": str(name.ordinal),
+        "SWARM_REVISION": revision,
+        "SWARM_CONFIG_DIR": _CONFIG,
+        "SWARM_KEYS_DIR": _KEYS,
+        "SWARM_SHM_DIR": _SHM,
+        "SWARM_CACHE_DIR": _CACHE,
+        "TMPDIR": _TMP,
+    }
+    if spec.state:
+        given["SWARM_STATE_DIR"] = _STATE
+    downward = {
+        "POD_NAME": "metadata.name",
+        "POD_UID": "metadata.uid",
+        "POD_IP": "status.podIP",
+        "NODE_NAME": "spec.nodeName",
+    }
+    env: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in given.items()]
+    env += [
+        {"name": key, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+        for key, path in downward.items()
+    ]
+    if name.role is not Role.RESOURCE:
+        for entry in spec.compute.env:
+            if entry.secret_key_ref:
+                env.append({"name": entry.name, "valueFrom": {"secretKeyRef": entry.secret_key_ref.model_dump()}})
+            elif entry.config_map_key_ref:
+                env.append(
+                    {"name": entry.name, "valueFrom": {"configMapKeyRef": entry.config_map_key_ref.model_dump()}}
+                )
+            else:
+                env.append({"name": entry.name, "value": entry.value or ""})
+    return env
+
+
+def _volumes(swarm: SwarmView, spec: SwarmSpec, template: PodTemplate) -> list[dict[str, Any]]:
+    shm = {"path": spec.transport.shared_memory.path, "type": "Directory"}
+    volumes: list[dict[str, Any]] = [
+        {"name": _volume("config"), "configMap": {"name": config_map(swarm.name), "defaultMode": 0o444}},
+        {"name": _volume("keys"), "secret": {"secretName": secret(swarm.name), "defaultMode": 0o440}},
+        {"name": _volume("shm"), "hostPath": shm},
+        {"name": _volume("cache"), "emptyDir": {}},
+        {"name": _volume("tmp"), "emptyDir": {}},
+    ]
+    if spec.state and spec.state.medium == "PersistentVolumeClaim":
+        volumes.append({"name": _volume("state"), "persistentVolumeClaim": {"claimName": spec.state.claim_name}})
+    elif spec.state:
+        volumes.append({"name": _volume("state"), "emptyDir": {"sizeLimit": spec.state.size_limit}})
+    return volumes + [_user_volume(volume) for volume in template.volumes]
+
+
+def _user_volume(volume: Volume) -> dict[str, Any]:
+    if volume.config_map:
+        return {"name": volume.name, "configMap": {"name": volume.config_map.name}}
+    if volume.secret:
+        return {"name": volume.name, "secret": {"secretName": volume.secret.name}}
+    if volume.persistent_volume_claim:
+        return {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.persistent_volume_claim.name}}
+    return {"name": volume.name, "emptyDir": {"sizeLimit": volume.empty_dir}}
+
+
+def _volume(name: str) -> str:
+    return f"{RESERVED_VOLUMES}{name}"
+
+
+def _mount(name: str, path: str, *, read_only: bool = False) -> dict[str, Any]:
+    return {"name": _volume(name), "mountPath": path} | ({"readOnly": True} if read_only else {})
+
+
+def _port(name: str, number: int) -> dict[str, Any]:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": 2,
+    }
+
+
+def _tolerations(wanted: list[Toleration], role: Role) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for toleration in wanted:
+        given = toleration.model_dump(by_alias=True, exclude_none=True)
+        out.append({key: value for key, value in given.items() if value != ""})
+    for key, effect in BOUND_TO_NODE:
+        if role is Role.RESOURCE:
+            out.append({"key": key, "operator": "Exists", "effect": effect})
+        elif effect == "NoExecute":
+            out.append({"key": key, "operator": "Exists", "effect": effect, "tolerationSeconds": _LOST_NODE_SECONDS})
+    return out
+
+
+def _pinned(node: str) -> dict[str, Any]:
+    """By affinity and not by `nodeName`, so that the scheduler still accounts for the pod's resources."""
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
+def _placement(swarm: SwarmView, spec: SwarmSpec) -> dict[str, Any]:
+    topology = spec.scheduling.topology
+    selector = {"matchLabels": pod_selector(swarm.name, Role.COMPUTE)}
+    if topology.placement == "Spread":
+        constraint = {
+            "maxSkew": topology.max_skew,
+            "topologyKey": topology.key,
+            "whenUnsatisfiable": "DoNotSchedule" if topology.required else "ScheduleAnyway",
+            "labelSelector": selector,
+        }
+        return {"topologySpreadConstraints": [constraint]}
+    if topology.placement == "Pack":
+        term = {"topologyKey": topology.key, "labelSelector": selector}
+        if topology.required:
+            return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+        preferred = [{"weight": 100, "podAffinityTerm": term}]
+        return {"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}}
+    return {}

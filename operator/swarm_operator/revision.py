@@ -1,0 +1,68 @@
+"""The revision of a spec: a hash of what the user wrote in rolling fields, and of nothing else.
+
+Why not a hash of the pod: an operator of a newer version writes another pod from the same spec, and would roll every
+swarm in the cluster when it starts (lws#225). Why fields that equal their default are left out: a field that a later
+API version adds has a default in every old Swarm, and must not change its revision. Values are canonical before they
+are hashed (`1024Mi` and `1Gi` are one value), so that a rewritten manifest rolls nothing either.
+
+What was hashed is kept in a ControllerRevision, for a roll-back and for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from swarm_operator.api.fields import CHANGE, Change
+from swarm_operator.api.v1alpha1 import SwarmSpec
+
+__all__ = ["change_of", "revision_of", "rolling_part"]
+
+
+def change_of(info: FieldInfo) -> Change | None:
+    """What a change of the field does; None for an object, whose fields say it each for itself."""
+    extra = info.json_schema_extra
+    change = extra.get(CHANGE) if isinstance(extra, dict) else None
+    return Change(str(change)) if change else None
+
+
+def rolling_part(spec: SwarmSpec) -> dict[str, Any]:
+    """The rolling and fixed fields that differ from their defaults, as plain data in the manifest's names."""
+    return _part(spec)
+
+
+def _part(model: BaseModel) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        value, change = getattr(model, name), change_of(info)
+        key = info.alias or name
+        if change is None and isinstance(value, BaseModel):
+            inner = _part(value)
+            # `gpus: {}` asks for a GPU by its defaults alone: an optional object counts by being there
+            if inner or (info.get_default(call_default_factory=True) is None and _rolls(type(value))):
+                out[key] = inner
+        elif change in (Change.ROLLING, Change.FIXED) and value != info.get_default(call_default_factory=True):
+            out[key] = _plain(value)
+    return out
+
+
+def _rolls(model: type[BaseModel]) -> bool:
+    return any(change_of(info) in (Change.ROLLING, Change.FIXED) for info in model.model_fields.values())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=True, exclude_defaults=True)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def revision_of(spec: SwarmSpec) -> str:
+    """Ten hexadecimal digits, the same for specs whose rolling fields mean the same."""
+    data = json.dumps(rolling_part(spec), sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.blake2b(data, digest_size=5).hexdigest()

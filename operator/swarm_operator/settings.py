@@ -1,0 +1,69 @@
+"""The agents' settings from a spec: the ConfigMap's content at start, and the body of every push.
+
+Pure, and independent of `metadata.generation`: scaling makes a new generation, and must not make every agent
+acknowledge settings that have not changed. Hence `Settings.generation` is left at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from swarm_agents.config import Failover, Hub, Runtime, Sensing, Settings, Transport
+from swarm_operator.api.fields import seconds, size_bytes
+from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.views import PodView, SwarmView
+
+__all__ = ["hub_of", "settings_of"]
+
+
+def hub_of(pod: PodView, spec: SwarmSpec, public_key: str) -> Hub:
+    """Where a resource agent listens."""
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    zeromq = spec.transport.zeromq
+    return Hub(
+        node=pod.node,
+        address=f"tcp://{host}:{zeromq.port}",
+        public_key=public_key if zeromq.encryption == "Curve" else "",
+        rest=f"http://{host}:{zeromq.rest_port}",
+    )
+
+
+def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable[Hub]) -> Settings:
+    """Everything that all agents of the swarm share."""
+    memory, zeromq = spec.transport.shared_memory, spec.transport.zeromq
+    failover, runtime = spec.failover, spec.runtime
+    return Settings(
+        swarm=swarm.name,
+        namespace=swarm.namespace,
+        uid=swarm.uid,
+        revision=revision,
+        hubs=tuple(sorted(hubs, key=lambda hub: (hub.node, hub.address))),
+        transport=Transport(
+            arena_bytes=size_bytes(memory.size),
+            task_slots=memory.task_slots,
+            max_members=memory.max_members,
+            hub_port=zeromq.port,
+            rest_port=zeromq.rest_port,
+            encryption=zeromq.encryption == "Curve",
+            max_message_bytes=size_bytes(zeromq.max_message_size),
+        ),
+        failover=Failover(
+            heartbeat_interval=seconds(failover.heartbeat_interval),
+            suspect_after=seconds(failover.suspect_after),
+            dead_after=seconds(failover.dead_after),
+            max_attempts=failover.max_attempts,
+        ),
+        sensing=Sensing(
+            interval=seconds(spec.resource.interval),
+            disabled=tuple(spec.resource.sensors.disabled),
+            balance=spec.resource.balance,
+        ),
+        runtime=Runtime(
+            spin=seconds(runtime.spin),
+            threads=runtime.threads,
+            drain_timeout=seconds(runtime.drain_timeout),
+            log_level=runtime.log_level,
+            kernel_modules=tuple(runtime.kernel_modules),
+            kernels=tuple(spec.compute.kernels),
+        ),
+    )

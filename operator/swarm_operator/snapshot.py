@@ -1,0 +1,51 @@
+"""What the planner sees: one Swarm and everything that belongs to it, at one moment, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.names import Key
+from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
+
+__all__ = ["KEY_NAMES", "KeyState", "Snapshot"]
+
+#: The Secret's keys, which the agents read as files.
+KEY_NAMES = ("hub.public", "hub.secret", "client.public", "client.secret", "token")
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """The Secret's content, examined. The secrets themselves stay out of plans and logs."""
+
+    #: Which of `KEY_NAMES` are missing, malformed, or do not belong to their other half.
+    missing: tuple[str, ...] = KEY_NAMES
+    #: The hubs' CURVE public key (Z85), empty when it is missing.
+    hub_public: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One Swarm as observed. `spec` is None when it can't be read, and `invalid` says why."""
+
+    swarm: SwarmView
+    spec: SwarmSpec | None
+    invalid: str = ""
+    pods: tuple[PodView, ...] = ()
+    nodes: tuple[NodeView, ...] = ()
+    #: By kind and name.
+    objects: Mapping[tuple[str, str], ObjectView] = field(default_factory=dict)
+    #: By the pod's UID; stale ones (of another start of the pod) may be among them.
+    agents: Mapping[str, AgentReport] = field(default_factory=dict)
+    keys: KeyState = KeyState()
+
+    @property
+    def key(self) -> Key:
+        """The Swarm's namespace and name."""
+        return Key(self.swarm.namespace, self.swarm.name)
+
+    def report(self, pod: PodView) -> AgentReport | None:
+        """What the pod's agent said since it was started last."""
+        report = self.agents.get(pod.uid)
+        return report if report and report.restarts == pod.restarts else None

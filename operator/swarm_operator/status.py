@@ -1,0 +1,232 @@
+"""The status of a Swarm. Pure: what was observed, planned and refused in, the status as it should read out.
+
+The transition times of conditions are carried over from the status as it stands: the one thing that is read from it,
+and nothing is decided by it. A message names what a user can act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from swarm_agents.config import Role
+from swarm_operator import names
+from swarm_operator.accept import INVALID, refusals
+from swarm_operator.actions import Plan, RolePlan
+from swarm_operator.api.fields import seconds
+from swarm_operator.plan import agents_of
+from swarm_operator.snapshot import Snapshot
+
+__all__ = [
+    "ACCEPTED",
+    "AGENTS_FAILING",
+    "DEGRADED",
+    "NO_NODES",
+    "PROGRESSING",
+    "READY",
+    "RUNNING",
+    "SUSPENDED",
+    "WAITING",
+    "status_of",
+]
+
+ACCEPTED: Final = "Accepted"
+READY: Final = "Ready"
+PROGRESSING: Final = "Progressing"
+DEGRADED: Final = "Degraded"
+
+# Reasons of Ready; kubectl get shows them as the swarm's status.
+RUNNING: Final = "Running"
+WAITING: Final = "WaitingForAgents"
+SUSPENDED: Final = "Suspended"
+NO_NODES: Final = "NoNodes"
+# Reasons of Progressing.
+ROLLING: Final = "RollingOut"
+SCALING: Final = "Scaling"
+PUSHING: Final = "PushingSettings"
+COMPLETE: Final = "Complete"
+PAUSED: Final = "RolloutPaused"
+DEADLINE: Final = "ProgressDeadlineExceeded"
+# Reasons of Degraded.
+AGENTS_FAILING: Final = "AgentsFailing"
+BLOCKED: Final = "Blocked"
+API_REFUSED: Final = "RequestRefused"
+AS_WANTED: Final = "AsWanted"
+
+#: Reasons of a waiting pod that time alone seldom mends.
+_STUCK: Final = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "Unschedulable",
+        "SchedulingGated",
+    }
+)
+_MESSAGE_MAX: Final = 1000
+
+
+def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: float) -> dict[str, Any]:
+    """The whole status. `failures` are what the API server refused in the last attempt, for people."""
+    observed = snapshot.swarm.status
+    conditions = [
+        _accepted(snapshot),
+        _ready(snapshot, plan),
+        _progressing(snapshot, plan, now),
+        _degraded(snapshot, plan, failures),
+    ]
+    settings = plan.settings_revision
+    return {
+        "observedGeneration": snapshot.swarm.generation,
+        "replicas": plan.compute.current,
+        "selector": names.selector_text(names.pod_selector(snapshot.swarm.name, Role.COMPUTE)),
+        "compute": _role(plan.compute),
+        "standby": _role(plan.standby),
+        "resource": _role(plan.resource),
+        "revision": plan.revision or observed.get("revision", ""),
+        "settings": settings or observed.get("settings", ""),
+        "observedSettings": settings if settings and plan.acknowledged else observed.get("observedSettings", ""),
+        "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
+    }
+
+
+def _role(plan: RolePlan) -> dict[str, int]:
+    return {
+        "desired": plan.desired,
+        "current": plan.current,
+        "ready": plan.ready,
+        "updated": plan.updated,
+        "draining": plan.draining,
+    }
+
+
+_Condition = tuple[str, str, str, str]
+
+
+def _refused(snapshot: Snapshot) -> tuple[str, str] | None:
+    if snapshot.spec is None:
+        return INVALID, snapshot.invalid
+    found = refusals(snapshot.spec)
+    return (found[0].reason, "; ".join(map(str, found))) if found else None
+
+
+def _accepted(snapshot: Snapshot) -> _Condition:
+    refused = _refused(snapshot)
+    if refused:
+        return ACCEPTED, "False", refused[0], f"{refused[1]}. Nothing is changed until the spec is."
+    return ACCEPTED, "True", ACCEPTED, "The spec can be carried out."
+
+
+def _lacking(plan: Plan) -> str:
+    parts = [
+        f"{part.ready} of {part.desired} {role} agents are ready"
+        for role, part in (("compute", plan.compute), ("standby", plan.standby), ("resource", plan.resource))
+        if part.ready < part.desired
+    ]
+    return ", ".join(parts)
+
+
+def _ready(snapshot: Snapshot, plan: Plan) -> _Condition:
+    refused = _refused(snapshot)
+    if refused:
+        return READY, "False", refused[0], "The spec is not accepted; see the condition Accepted."
+    assert snapshot.spec is not None
+    if snapshot.spec.suspend:
+        return READY, "False", SUSPENDED, "spec.suspend is true."
+    if not plan.resource.desired:
+        return (
+            READY,
+            "False",
+            NO_NODES,
+            "No node matches scheduling.nodeSelector, resource.nodeSelector and scheduling.tolerations.",
+        )
+    lacking = _lacking(plan)
+    if lacking:
+        return READY, "False", WAITING, f"{lacking}."
+    return READY, "True", RUNNING, "All agents are ready."
+
+
+def _progressing(snapshot: Snapshot, plan: Plan, now: float) -> _Condition:
+    refused = _refused(snapshot)
+    if refused:
+        return PROGRESSING, "False", refused[0], "The spec is not accepted; see the condition Accepted."
+    assert snapshot.spec is not None
+    parts = (plan.compute, plan.standby, plan.resource)
+    deadline = seconds(snapshot.spec.rollout.progress_deadline)
+    late = [
+        agent.pod.name
+        for agent in agents_of(snapshot)
+        if agent.alive
+        and not agent.pod.ready
+        and not agent.pod.restarts
+        and agent.pod.revision == plan.revision
+        and now - agent.pod.created > deadline
+    ]
+    if late:
+        return PROGRESSING, "False", DEADLINE, f"Not ready for longer than {deadline:g} s: {_some(late)}."
+    outdated = sum(part.current - part.updated for part in parts)
+    if outdated and snapshot.spec.rollout.paused:
+        return PROGRESSING, "False", PAUSED, f"{outdated} agents of an older revision are kept while it is paused."
+    if outdated:
+        return PROGRESSING, "True", ROLLING, f"{outdated} agents are still of an older revision."
+    if any(part.current != part.desired or part.ready < part.desired or part.draining for part in parts):
+        return PROGRESSING, "True", SCALING, f"{_lacking(plan) or 'Agents are leaving'}."
+    if not plan.acknowledged:
+        return PROGRESSING, "True", PUSHING, "Agents have not all acknowledged the settings."
+    return PROGRESSING, "False", COMPLETE, "Everything is as the spec says."
+
+
+def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str]) -> _Condition:
+    if failures:
+        return DEGRADED, "True", API_REFUSED, _some(failures)
+    stuck = [
+        f"{agent.pod.name}: {agent.pod.reason}" + (f" ({agent.pod.message})" if agent.pod.message else "")
+        for agent in agents_of(snapshot)
+        if agent.alive and agent.pod.reason in _STUCK
+    ]
+    if stuck:
+        return DEGRADED, "True", AGENTS_FAILING, _some(stuck)
+    mute = [
+        f"{agent.pod.name}: {agent.report.error}"
+        for agent in agents_of(snapshot)
+        if agent.alive and agent.pod.ready and agent.report and agent.report.failures > 3
+    ]
+    if mute:
+        return DEGRADED, "True", AGENTS_FAILING, f"No answer to settings: {_some(mute)}"
+    if plan.blocked:
+        return DEGRADED, "True", BLOCKED, _some(plan.blocked)
+    return DEGRADED, "False", AS_WANTED, "Nothing is wrong."
+
+
+def _some(texts: Iterable[str]) -> str:
+    found = sorted(texts)
+    text = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    return text if len(text) <= _MESSAGE_MAX else text[: _MESSAGE_MAX - 1] + "…"
+
+
+def _with_times(
+    conditions: Iterable[_Condition], observed: Iterable[dict[str, Any]], generation: int, now: float
+) -> list[dict[str, Any]]:
+    before = {condition.get("type"): condition for condition in observed}
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    out = []
+    for kind, status, reason, message in conditions:
+        was = before.get(kind)
+        since = was.get("lastTransitionTime") if was and was.get("status") == status else None
+        out.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": since or stamp,
+                "observedGeneration": generation,
+            }
+        )
+    return out
