@@ -86,7 +86,7 @@ class _Model(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     pass
 
 
-class Hub(_Model, kw_only=True):
+class Hub(_Model, frozen=True, kw_only=True):
     """Where a node's resource agent listens, and the key it proves itself with."""
 
     node: str
@@ -98,7 +98,7 @@ class Hub(_Model, kw_only=True):
     rest: str = ""
 
 
-class Transport(_Model, kw_only=True):
+class Transport(_Model, frozen=True, kw_only=True):
     """Shared memory on the node and ZeroMQ between nodes."""
 
     #: Bytes of the payload arena of each node's board.
@@ -116,7 +116,7 @@ class Transport(_Model, kw_only=True):
     max_message_bytes: Bytes = 256 << 20
 
 
-class Failover(_Model, kw_only=True):
+class Failover(_Model, frozen=True, kw_only=True):
     """When an agent is held for dead, and what becomes of its tasks."""
 
     heartbeat_interval: Seconds = 0.02
@@ -128,7 +128,7 @@ class Failover(_Model, kw_only=True):
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 4
 
 
-class Sensing(_Model, kw_only=True):
+class Sensing(_Model, frozen=True, kw_only=True):
     """The resource agent's work."""
 
     interval: Annotated[float, Meta(ge=0.01, le=60)] = 0.1
@@ -138,7 +138,7 @@ class Sensing(_Model, kw_only=True):
     balance: bool = True
 
 
-class Runtime(_Model, kw_only=True):
+class Runtime(_Model, frozen=True, kw_only=True):
     """Tunables of every agent."""
 
     #: How long an idle agent spins before it parks on the futex.
@@ -154,7 +154,7 @@ class Runtime(_Model, kw_only=True):
     kernels: tuple[str, ...] = ()
 
 
-class Settings(_Model, kw_only=True):
+class Settings(_Model, frozen=True, kw_only=True):
     """Everything that all agents of a swarm share."""
 
     version: int = SETTINGS_VERSION
@@ -172,7 +172,7 @@ class Settings(_Model, kw_only=True):
     runtime: Runtime = Runtime()
 
 
-class Identity(_Model, kw_only=True):
+class Identity(_Model, frozen=True, kw_only=True):
     """Who this pod is: read once from the environment that the operator gives it."""
 
     swarm: str
