@@ -59,7 +59,7 @@ class Kubectl:
         return kept | {"KUBECACHEDIR": str(self.cache), **more}
 
     def attempt(
-        self, *arguments: str, stdin: str = "", timeout: float = 60, env: Mapping[str, str] | None = None
+        self, *arguments: str, stdin: str = "", timeout: float = 90, env: Mapping[str, str] | None = None
     ) -> Result:
         """Run it and return whatever came of it."""
         done = subprocess.run(
@@ -74,14 +74,14 @@ class Kubectl:
         return Result(done.stdout, done.stderr, done.returncode)
 
     def __call__(
-        self, *arguments: str, stdin: str = "", timeout: float = 60, env: Mapping[str, str] | None = None
+        self, *arguments: str, stdin: str = "", timeout: float = 90, env: Mapping[str, str] | None = None
     ) -> Result:
         """Run it; a failure is the test's failure, with both outputs."""
         result = self.attempt(*arguments, stdin=stdin, timeout=timeout, env=env)
         assert result.code == 0, f"kubectl {' '.join(arguments)}: exit {result.code}\n{result.out}{result.err}"
         return result
 
-    def refused(self, *arguments: str, stdin: str = "", timeout: float = 60) -> str:
+    def refused(self, *arguments: str, stdin: str = "", timeout: float = 90) -> str:
         """Run it, expect that it fails, and return what it says on stderr."""
         result = self.attempt(*arguments, stdin=stdin, timeout=timeout)
         assert result.code != 0, f"kubectl {' '.join(arguments)} was accepted:\n{result.out}{result.err}"

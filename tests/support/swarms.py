@@ -20,14 +20,15 @@ def swarm(name: str = "risk", *, labels: dict[str, str] | None = None, **spec: A
     }
 
 
-def condition(type_: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
-    """A condition as an operator writes it."""
+def condition(type_: str, status: str, reason: str, message: str = "", observed_generation: int = 1) -> dict[str, Any]:
+    """A condition as an operator writes it; by default about an object whose spec was never changed."""
     return {
         "type": type_,
         "status": status,
         "reason": reason,
         "message": message,
         "lastTransitionTime": "2026-01-02T03:04:05Z",
+        "observedGeneration": observed_generation,
     }
 
 

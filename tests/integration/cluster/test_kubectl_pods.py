@@ -71,7 +71,7 @@ def test_logs_of_the_previous_container_are_kept_after_a_restart(kubectl: Kubect
     script = "echo run; exit 3"
     kubectl("create", "-f", "-", stdin=manifest(pod("p", image, script, restartPolicy="OnFailure")))
     restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1"
-    kubectl("wait", restarted, "pod/p", "--timeout=90s", timeout=100)
+    kubectl("wait", restarted, "pod/p", "--timeout=80s")
     status = kubectl.get("pod", "p")["status"]["containerStatuses"][0]
     assert status["lastState"]["terminated"]["exitCode"] == 3
     assert kubectl("logs", "p", "--previous").out == "run\n"
