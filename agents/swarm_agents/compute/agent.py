@@ -3,7 +3,8 @@
 It serves the roles compute and standby; a standby is the same agent that may not claim while `context.active` is false.
 
 Invariants:
-- A task ends in exactly one of: committed, failed, handed back, or void because the agent was fenced.
+- A task ends in exactly one of: committed, failed, handed back, or void because the agent was fenced. The board answers
+  by itself what was cancelled, has expired or has killed too many agents; such tasks are never claimed.
 - Whatever a kernel raises, `SystemExit` included, is the submitter's to hear, with its traceback; the agent goes on.
 - Nothing but the main thread runs kernels (Numba's `workqueue` layer wants that), and no lock or log line is on the way
   of a task that goes well: it costs a lookup, two clock readings and a few additions.
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, ClassVar
 
 from swarm_agents.compute import registry
 from swarm_agents.compute.context import Context
 from swarm_agents.config import Identity, Priority, Role, Settings
-from swarm_agents.errors import DeadlineExceeded, Fenced, SwarmError, TaskCancelled, TaskLost
+from swarm_agents.errors import DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.scoreboard import RESULTS
@@ -30,7 +32,7 @@ __all__ = ["ComputeAgent"]
 
 #: How long the agent waits for a task before it looks at what is asked of it (seconds).
 _LOOK = 0.05
-_OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _LOST, _FENCED, _HANDED_BACK = range(len(RESULTS))
+_OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _FENCED, _HANDED_BACK = range(len(RESULTS))
 _LANES = {priority: priority.lane for priority in Priority}
 
 
@@ -61,6 +63,7 @@ class ComputeAgent(AgentBase):
 
     def run(self) -> None:
         context = self.context
+        assert context.member is not None
         worker = self._worker = context.board.worker(context.member)
         while True:
             if not context.may_claim:
@@ -80,7 +83,7 @@ class ComputeAgent(AgentBase):
         """Hands the task back that is still running; its kernel is cut off when the process ends."""
         claim, worker = self._claim, self._worker
         if claim is not None and worker is not None:
-            worker.hand_back(claim)
+            worker.hand_back(claim, begun=False)  # being stopped is not the task's fault
             self.context.log.info("handed back", task=_name(claim), kernel=claim.kernel)
 
     # -- one task
@@ -99,9 +102,6 @@ class ComputeAgent(AgentBase):
 
     def _answer(self, worker: Worker, claim: Claim) -> int:
         """Computes and commits; returns the index of the result."""
-        void = self._void(claim)
-        if void is not None:
-            return self._fail(worker, claim, *void)
         try:
             name = claim.kernel
             kernel = self._kernels.get(name)
@@ -115,33 +115,34 @@ class ComputeAgent(AgentBase):
             value = kernel.run(args, kwargs, ctx=Context(claim.cancelled) if kernel.signature.takes_context else None)
         except TaskCancelled as error:
             return self._fail(worker, claim, error, _CANCELLED)
+        except DeadlineExceeded as error:
+            return self._fail(worker, claim, error, _EXPIRED)
         except BaseException as error:
             result = _REFUSED if isinstance(error, SwarmError) else _ERROR
             return self._fail(worker, claim, error, result)
         try:
             return _OK if worker.commit(claim, value) else _FENCED
-        except Fenced:
-            raise
         except SwarmError as error:  # the answer can't travel: an object without encoding, or larger than the arena
             return self._fail(worker, claim, error, _ERROR)
 
-    def _void(self, claim: Claim) -> tuple[SwarmError, int] | None:
-        """Why the task is not even begun, with the result's index; None when it is."""
-        if claim.cancelled():
-            return TaskCancelled("the task was cancelled before it was begun"), _CANCELLED
-        late = 0.0 if claim.deadline is None else time.time() - claim.deadline
-        if late > 0:
-            return DeadlineExceeded(f"the deadline had passed {late:.3f} s before the task was begun"), _EXPIRED
-        limit = self.context.settings.failover.max_attempts
-        if claim.attempt > limit:
-            text = f"begun {limit} times without an answer: {claim.kernel} may be what kills its agents"
-            return TaskLost(f"{text}; failover.maxAttempts of the Swarm says how often a task is tried"), _LOST
-        return None
-
     def _fail(self, worker: Worker, claim: Claim, error: BaseException, result: int) -> int:
+        text = ""
         if not isinstance(error, SwarmError):
             self.context.log.warning("a kernel raised", task=_name(claim), kernel=claim.kernel, exc_info=error)
-        return result if worker.fail(claim, error) else _FENCED
+            text = _kernels_traceback(error)
+        try:
+            return result if worker.fail(claim, error, text) else _FENCED
+        except SwarmFull:
+            # Not even room for an error: another agent, or this one, later.
+            return _HANDED_BACK if worker.hand_back(claim) else _FENCED
+
+
+def _kernels_traceback(error: BaseException) -> str:
+    """The traceback from the kernel's own first frame on: how the agent got there is of no use to who submitted."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__") in (__name__, registry.__name__):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
 
 
 def _name(claim: Claim) -> str:

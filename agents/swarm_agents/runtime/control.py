@@ -208,7 +208,8 @@ class SupervisorEnd:
             if self._task.done():
                 raise ConnectionError("the agent has ended")
             number = next(self._numbers)
-            future = self._waiting[number] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self._waiting[number] = future
             try:
                 body = _encode(Request(number, order))
                 self._writer.write(_LENGTH.pack(len(body)) + body)

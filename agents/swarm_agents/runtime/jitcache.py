@@ -127,15 +127,17 @@ def _copy(origin: Path, home: Path) -> bool:
 
 
 def warm(root: Path, modules: Sequence[str] = ()) -> CacheDescription:
-    """Compiles every registered kernel into the cache below `root`; what is there already is only loaded.
+    """Compiles every registered kernel and the board into the cache below `root`; what is there is only loaded.
 
     `modules` are imported first: they register their owner's kernels.
     """
     use(root)
     from swarm_agents.compute import registry
+    from swarm_agents.runtime.warmup import use_a_board_once
 
     registry.load(modules)
     registry.warm()
+    use_a_board_once()
     return describe(root)
 
 

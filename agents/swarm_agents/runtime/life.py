@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import Role, Settings, decode_settings, settings_revision
-from swarm_agents.errors import Fenced, SwarmError
+from swarm_agents.errors import BoardMismatch, Fenced, SwarmError, SwarmFull, Unreachable
 from swarm_agents.runtime import control, logs
 from swarm_agents.runtime.heartbeat import Heartbeat
 from swarm_agents.runtime.scoreboard import AgentState
@@ -31,6 +31,9 @@ __all__ = ["live"]
 
 #: How long an agent tries to get its place on the board while a namesake seems to hold it (seconds).
 _JOIN_TIMEOUT = 10.0
+_JOIN_PAUSE = 0.2
+#: How often an agent says how much of its core and how much memory it uses (seconds).
+_LOAD_INTERVAL = 1.0
 
 
 def live(cls: type[AgentBase], context: AgentContext, sock: socket.socket) -> int:
@@ -47,6 +50,7 @@ class _Life:
         self._heartbeat = Heartbeat(context)
         self._leaving = threading.Lock()
         self._agent: AgentBase | None = None
+        self._load = time.process_time(), time.monotonic()
 
     def live(self) -> int:
         context = self._context
@@ -85,26 +89,19 @@ class _Life:
             try:
                 context.member = context.board.join(context.identity.pod, context.identity.role)
                 break
+            except (BoardMismatch, SwarmFull, Unreachable):
+                raise
             except SwarmError as error:
-                # A namesake: our predecessor in this pod, killed together with the supervisor that would have said so.
-                if time.monotonic() > until or not self._bury_predecessor():
+                # A namesake whose process still lives: our predecessor, on its way out.
+                if time.monotonic() > until:
                     raise
-                context.log.warning("the agent's place on the board was still taken", reason=str(error))
+                context.log.warning("waiting for the place on the board", reason=str(error))
+                time.sleep(_JOIN_PAUSE)
         context.fenced = False
+        context.board.spin_ns = int(context.settings.runtime.spin * 1e9)
         logs.bind(epoch=context.member.epoch)
         self._heartbeat.start()
         self._end.send(control.Joined(context.member.index, context.member.epoch))
-
-    def _bury_predecessor(self) -> bool:
-        """Declares a dead namesake dead; False when it seems to be alive."""
-        context = self._context
-        for info in context.board.members():
-            if info.name == context.identity.pod:
-                if info.heartbeat_age < context.settings.failover.dead_after:
-                    time.sleep(context.settings.failover.heartbeat_interval)
-                    return True  # not known yet: look again until the time is over
-                context.board.declare_dead(info.index, info.epoch)
-        return True
 
     def _rejoin(self, agent: AgentBase) -> None:
         context = self._context
@@ -134,10 +131,13 @@ class _Life:
         context = self._context
         try:
             while True:
-                request = self._end.receive(None if not context.stopping else context.stop_in)
-                if request is None:
+                request = self._end.receive(min(_LOAD_INTERVAL, max(context.stop_in, 0.0)))
+                if context.stop_in <= 0:
                     self._give_up(agent)
                     return
+                if request is None:
+                    self._say_load()
+                    continue
                 error, data = "", b""
                 try:
                     data = self._do(agent, request.order)
@@ -148,6 +148,17 @@ class _Life:
                 context.wake()
         except EOFError:
             os._exit(1)  # the supervisor is gone; nobody would bring this agent back, so nobody should count on it
+
+    def _say_load(self) -> None:
+        context, member = self._context, self._context.member
+        used, now = time.process_time(), time.monotonic()
+        share = (used - self._load[0]) / max(now - self._load[1], 1e-3)
+        self._load = used, now
+        if member is not None and not context.fenced:
+            try:
+                context.board.heartbeat(member, cpu=share, rss=_resident())
+            except Fenced:
+                pass  # the heartbeat's own thread says so to the agent
 
     def _do(self, agent: AgentBase, order: control.Order) -> bytes:
         context = self._context
@@ -181,6 +192,8 @@ class _Life:
         except BaseException:
             context.settings = old
             raise
+        context.board.spin_ns = int(new.runtime.spin * 1e9)
+        self._heartbeat.follow()
         logs.set_level(new.runtime.log_level)
         context.log.info("runs by new settings", settings=settings_revision(new), generation=new.generation)
 
@@ -194,3 +207,9 @@ class _Life:
             context.log.exception("a task could not be handed back; it is taken from this agent when it is gone")
         self._leave()
         os._exit(0)
+
+
+def _resident() -> int:
+    """Resident bytes of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

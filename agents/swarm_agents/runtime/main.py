@@ -70,8 +70,11 @@ def _run(began: float) -> int:
         raise Unusable(str(error)) from error
     seeded = prepare_environment(os.environ, identity, settings, cores_)
 
+    from swarm_agents.runtime.warmup import use_a_board_once
+
     cls = agent_class(identity.role)
     cls.prepare(identity, settings)
+    use_a_board_once()
 
     from swarm_agents.errors import BoardMismatch, SharedMemoryFull
     from swarm_agents.shm.board import Board, Geometry

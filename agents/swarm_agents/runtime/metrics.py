@@ -37,8 +37,15 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._failover = Histogram(
             "swarm_failover_seconds",
-            "Seconds of a failover's stages, seen by this pod: detect (last sign of life to declared dead), "
-            "fork (declared dead to the next process), ready (declared dead to a new agent that takes work)",
+            "Seconds of the stages of the failovers that this pod declared: detect (last heartbeat to declared dead), "
+            "claim (to all its tasks being free again), resume (to the first of them running elsewhere)",
+            ["stage"],
+            registry=self._registry,
+            buckets=_FAILOVER_BUCKETS,
+        )
+        self._replaced = Histogram(
+            "swarm_agent_replaced_seconds",
+            "Seconds from the death of this pod's agent to the next process (fork) and to its taking work (ready)",
             ["stage"],
             registry=self._registry,
             buckets=_FAILOVER_BUCKETS,
@@ -49,6 +56,10 @@ class Metrics(Collector):
     def failover(self, stage: str, seconds: float) -> None:
         """Counts one stage of a failover."""
         self._failover.labels(stage).observe(max(seconds, 0.0))
+
+    def replaced(self, stage: str, seconds: float) -> None:
+        """Counts one stage of an agent's replacement."""
+        self._replaced.labels(stage).observe(max(seconds, 0.0))
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -36,6 +36,8 @@ from swarm_agents.runtime.restarts import Restarts
 from swarm_agents.runtime.scoreboard import AgentState, Scoreboard
 from swarm_agents.runtime.standby import wanted
 from swarm_agents.runtime.watch import Watch
+from swarm_agents.shm import files
+from swarm_agents.shm.vigil import glance
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.cores import Cores
@@ -49,6 +51,10 @@ _ANSWER_TIMEOUT = 10.0
 _START_TIMEOUT = 60.0
 #: Beyond the grace that a stopping agent has: to write its last words.
 _LAST_WORDS = 1.0
+#: How long after a death its stages are counted: by then its tasks run again, or there is nobody to run them.
+_FOLLOW_UP = 1.0
+#: How often the board is tidied: clients who are gone, deadlines, hints that the killed have left (seconds).
+_TIDY_INTERVAL = 1.0
 _CORES_INTERVAL = 1.0
 _FILE_INTERVAL = 2.0
 
@@ -91,6 +97,7 @@ class Supervisor:
         self.log = logs.get_logger()
         self.events = Events(self.log)
         self._cls = cls
+        board.max_attempts = settings.failover.max_attempts
         self._listener = listener
         self._inherited = inherited
         self._metrics = Metrics(self)
@@ -169,7 +176,7 @@ class Supervisor:
         self._agent = agent
         asyncio.get_running_loop().call_later(_START_TIMEOUT, self._check_started, agent)
         if self._declared_at:
-            self._metrics.failover("fork", time.monotonic() - self._declared_at)
+            self._metrics.replaced("fork", time.monotonic() - self._declared_at)
 
     def _agent_main(self, sock: socket.socket) -> int:
         """In the child."""
@@ -192,7 +199,7 @@ class Supervisor:
         agent.ready.set()
         self._up.set()
         if self._declared_at:
-            self._metrics.failover("ready", now - self._declared_at)
+            self._metrics.replaced("ready", now - self._declared_at)
             self._declared_at = 0.0
         self.events.record("AgentReady", agent_pid=agent.pid, seconds=round(now - agent.born, 4))
 
@@ -253,14 +260,17 @@ class Supervisor:
                 if info.name == self.identity.pod and info.pid == agent.pid:
                     index, epoch = info.index, info.epoch
         if index >= 0:
-            tasks = self.board.declare_dead(index, epoch)
             self._declared_at = time.monotonic()
+            tasks = self.board.declare_dead(index, epoch)
+            self._follow_up(index, epoch, self._declared_at)
             self.events.record("AgentDeclaredDead", level="warning", index=index, dead_epoch=epoch, tasks=tasks)
 
     # -- the board's other members
 
     async def _look_after(self) -> None:
-        last = time.monotonic()
+        """Glances at the board at each heartbeat, and looks at its members when something is not as it was."""
+        last = looked = time.monotonic()
+        sign, calm = 0, False
         while True:
             failover = self.settings.failover
             pause = max(failover.heartbeat_interval, 0.005)
@@ -268,18 +278,47 @@ class Supervisor:
             now = time.monotonic()
             # A gap much longer than what was asked for means that this process was not awake to see any heartbeat.
             gap, last = min(now - last, 5 * pause), now
-            self._members = self.board.members()
-            self._watch.look(self._members, gap)
-            if self.identity.role is Role.STANDBY:
-                self._take_part()
+            seen, silent = glance(self.board.mapping.base, int(failover.suspect_after * 1e9))
+            if seen != sign or silent or self._watch.uneasy or now - looked >= _TIDY_INTERVAL:
+                self._members = self.board.members()
+                self._watch.look(self._members, gap, calm=calm)
+                if self.identity.role is Role.STANDBY:
+                    self._take_part()
+                sign, calm = seen, False
+            else:
+                calm = True
+            self._ask_for_locks()
+            if now - looked >= _TIDY_INTERVAL:
+                looked = now
+                for info in self.board.reap():
+                    self.events.record("MemberReaped", member=info.name, role=info.role, member_epoch=info.epoch)
+                self.board.sweep()
+
+    def _ask_for_locks(self) -> None:
+        places = self._watch.unseen
+        if not places:
+            return
+        try:
+            with files.probe(self.board.directory) as descriptor:
+                free = [index for index in places if not files.is_alive(descriptor, index)]
+        except OSError:
+            return  # the board has been removed: everybody has left
+        for index in free:
+            self._watch.released(index)
 
     def _sibling_died(self, info: MemberInfo, witness: str, silent: float) -> None:
         agent = self._agent
         own = agent is not None and (info.index, info.epoch) == (agent.index, agent.epoch)
-        if own and witness == "process":
+        if own and witness != "heartbeat":
             return  # SIGCHLD says the same, and knows how it ended
+        self._members = self.board.members()
+        if not any(
+            (other.index, other.epoch, other.alive) == (info.index, info.epoch, True) for other in self._members
+        ):
+            return  # it has left in order, or somebody else was faster
+        began = time.monotonic()
         tasks = self.board.declare_dead(info.index, info.epoch)
-        self._metrics.failover("detect", info.heartbeat_age if witness == "process" else silent)
+        self._follow_up(info.index, info.epoch, began)
         self.events.record(
             "AgentHung" if own else "SiblingDeclaredDead",
             level="warning",
@@ -291,11 +330,24 @@ class Supervisor:
         )
         if own and agent is not None:
             agent.declared = True
-            self._declared_at = time.monotonic()
+            self._declared_at = began
             os.kill(agent.pid, signal.SIGKILL)
         if self.identity.role is Role.STANDBY:
             self._members = self.board.members()
             self._take_part()
+
+    def _follow_up(self, index: int, epoch: int, since: float) -> None:
+        """Counts a failover's stages when they are over, if it was this pod that declared the death."""
+
+        def count() -> None:
+            for record in self.board.stats().failovers:
+                if (record.index, record.epoch) == (index, epoch) and record.detected >= since - 1e-3:
+                    self._metrics.failover("detect", record.detected - record.last_heartbeat)
+                    self._metrics.failover("claim", record.requeued - record.detected)
+                    if record.resumed is not None:
+                        self._metrics.failover("resume", record.resumed - record.detected)
+
+        asyncio.get_running_loop().call_later(_FOLLOW_UP, count)
 
     def _take_part(self) -> None:
         """Activates a standby when a compute agent's place is empty, and lets it step back when it is filled again."""
@@ -356,6 +408,7 @@ class Supervisor:
                 await agent.end.ask(control.Apply(data), _ANSWER_TIMEOUT)
                 self._cls.prepare(self.identity, settings)  # for the agents to come
                 self.settings = settings
+                self.board.max_attempts = settings.failover.max_attempts
                 logs.set_level(settings.runtime.log_level)
                 self.events.record("SettingsApplied", settings=revision, generation=settings.generation)
             return revision
@@ -405,7 +458,7 @@ class Supervisor:
             return "the agent has died and is being replaced"
         if not agent.ready.is_set():
             return "the agent is starting"
-        for info in self._members:
+        for info in self.board.members():
             if (info.index, info.epoch) == (agent.index, agent.epoch):
                 limit = self.settings.failover.dead_after
                 return "" if info.heartbeat_age < limit else f"no heartbeat for {info.heartbeat_age:.2f} s"
@@ -440,11 +493,11 @@ class Supervisor:
 
     def depths(self) -> dict[str, int]:
         """Waiting tasks by priority, on the node's board."""
-        raise NotImplementedError
+        return self.board.depths()
 
     def census(self) -> dict[str, int]:
         """Members of the node's board by role."""
-        return Counter(str(info.role) for info in self._members)
+        return Counter(str(info.role) for info in self.board.members() if info.alive)
 
     # -- what may change under the agent
 

@@ -25,6 +25,7 @@ class Info:
     name: str = "risk-compute-0-0"
     pid: int = 2**22 + 1  # no process has it
     heartbeat_age: float = 0.0
+    role: str = "compute"
     alive: bool = True
 
 
