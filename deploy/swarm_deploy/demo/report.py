@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from swarm_deploy.demo.chaos import Failover
 from swarm_deploy.demo.checks import Check
 from swarm_deploy.demo.figures import Figures, percentiles, services
 from swarm_deploy.demo.job import LEVEL, WINDOW, Book
-from swarm_deploy.demo.page import PAGE
 from swarm_deploy.demo.plots import Bar, Mark, Plot, ticks
 from swarm_deploy.demo.runner import Record
 from swarm_deploy.demo.view import duration
@@ -79,7 +79,7 @@ def render(outcome: Outcome) -> str:
         "data": _data(outcome),
         "facts": _table(("", ""), [(k, v) for k, v in outcome.facts.items()]),
     }
-    page = PAGE
+    page = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     for name, part in parts.items():
         page = page.replace(f"<!--{name}-->", part)
     return page
@@ -96,7 +96,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequen
         )
 
     head = f"<thead><tr>{cells(header, 'th')}</tr></thead>" if any(header) else ""
-    return f"<div class=scroll><table>{head}<tbody>{''.join(f'<tr>{cells(r, "td")}</tr>' for r in rows)}</tbody></table></div>"
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return f"<div class=scroll><table>{head}<tbody>{body}</tbody></table></div>"
 
 
 class _Raw(str):
@@ -133,7 +134,8 @@ def _tiles(o: Outcome) -> str:
             )
         )
     return "".join(
-        f"<div class=tile><b>{html.escape(big)}</b><span>{html.escape(label)}</span><small>{html.escape(small)}</small></div>"
+        f"<div class=tile><b>{html.escape(big)}</b><span>{html.escape(label)}</span>"
+        f"<small>{html.escape(small)}</small></div>"
         for big, label, small in tiles
     )
 
@@ -241,7 +243,8 @@ def _uncertainty(o: Outcome) -> str:
     edges = np.linspace(float(np.quantile(var, 0.001)), float(np.quantile(var, 0.999)), 61)
     counts, _ = np.histogram(var, edges)
     share = counts / len(var)
-    plot = Plot((edges[0], edges[-1]), (0, float(share.max()) * 1.25), "VaR, US dollars", f"share of {len(var):,} resamples",
+    span, top = (float(edges[0]), float(edges[-1])), float(share.max()) * 1.25
+    plot = Plot(span, (0, top), "VaR, US dollars", f"share of {len(var):,} resamples",
                 _thousands, lambda v: f"{v:.0%}", height=220)  # fmt: skip
     plot.bars(edges, share.tolist(), "c1", money)
     plot.mark(Mark(float(low), f"5 %: {money(low)}", "mark dim"), 1)
