@@ -37,8 +37,6 @@ __all__ = ["BoardChannel"]
 _PARK = 0.05
 #: While callers poll by themselves, and for this long after, the thread only looks in this often (seconds).
 _LOOK_IN, _CALLERS_GRACE = 0.002, 0.02
-#: A caller spins for this long before it parks (seconds).
-_SPIN = 200e-6
 #: No agent has shown life for this long, and the board is given up (seconds).
 _NOBODY = 2.0
 _CHECK = 0.25
@@ -142,23 +140,18 @@ class BoardChannel(Channel):
             self._port.cancel(ticket)
 
     def drive(self, future: Future[Any], timeout: float | None) -> float | None:
-        """Polls for the caller, who waits: spins shortly, then parks on the board's own futex."""
-        begun = time.monotonic()
-        until = None if timeout is None else begun + timeout
+        """Polls for the caller, who waits on the board itself: it spins shortly, then sleeps on the futex."""
+        until = None if timeout is None else time.monotonic() + timeout
         self._callers += 1
         try:
-            spin_end = begun + _SPIN
             while not future.done() and self._lost is None and not self._closing:
                 if self._poll():
                     continue
-                now = time.monotonic()
-                if until is not None and now >= until:
+                step = _PARK if until is None else min(_PARK, until - time.monotonic())
+                if step <= 0:
                     break
-                if now >= spin_end:
-                    step = _PARK if until is None else min(_PARK, until - now)
-                    if self._callers > 1:  # somebody else may take this one's answer: then nothing wakes this one
-                        step = min(step, _LOOK_IN)
-                    self._port.wait(step)
+                # With several callers another one may take this one's answer, and then nothing wakes this one.
+                self._port.wait(step if self._callers == 1 else min(step, _LOOK_IN))
         except Fenced as error:
             self._give_up(error)
         finally:

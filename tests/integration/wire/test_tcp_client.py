@@ -342,12 +342,12 @@ def test_closing_fails_what_is_pending_and_says_why(make_hub):
 def test_leaving_the_block_by_an_exception_gives_up_what_is_pending(make_hub):
     desk = FakeDesk(auto=False)
 
-    class Mine(Exception):
+    class MineError(Exception):
         pass
 
-    with pytest.raises(Mine), Swarm.connect(connection(make_hub(desk))) as swarm:  # noqa: PT012  # the block is the point
+    with pytest.raises(MineError), Swarm.connect(connection(make_hub(desk))) as swarm:  # noqa: PT012  # the block is the point
         future = swarm.submit("core.echo", 1)
-        raise Mine
+        raise MineError
     assert future.cancelled()
 
 
