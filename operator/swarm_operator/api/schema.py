@@ -2,7 +2,8 @@
 
 A structural schema has no `$ref`, no `anyOf` that carries types, no `title`, no `const`, and every node has a type.
 Optional fields (`T | None`) lose their null: in Kubernetes a field that is unset is absent. Object defaults are filled
-with `{}`, so that the API server completes them field by field and `kubectl get -o yaml` shows every default.
+with `{}`, so that the API server completes them field by field and `kubectl get -o yaml` shows every default. The
+default of an object with CEL rules is written out: the API server tries the rules on it before it completes it.
 
 Rejected: `kube-custom-resource`, which brings its own base class and registry for what are these few lines.
 """
@@ -77,7 +78,15 @@ def _convert(node: dict[str, Any], defs: dict[str, Any], rules: dict[str, list[d
     out.pop("patternProperties", None)
     if own_rules:
         out[RULES] = own_rules
+        if out.get("default") == {}:
+            out["default"] = _defaults(out)
     if out.get("type") == "integer" and "format" not in out:
         out["format"] = "int64" if out.get("maximum", 0) > 2**31 - 1 else "int32"
     ordered = {key: out[key] for key in _KEPT_ORDER if key in out}
     return ordered | {key: out[key] for key in sorted(out) if key not in ordered}
+
+
+def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    """What the API server would make of `{}`: the defaults of the properties, and of theirs."""
+    found = {name: child for name, child in schema.get("properties", {}).items() if "default" in child}
+    return {name: _defaults(child) if child["default"] == {} else child["default"] for name, child in found.items()}
