@@ -131,11 +131,11 @@ class Plot:
                 f"<title>{html.escape(title)}</title></circle>"
             )
 
-    def mark(self, mark: Mark, row: int = 0) -> None:
-        """A dashed line with a label at the top, in a row of its own so that labels do not cover each other."""
+    def mark(self, mark: Mark, row: int = 0, before: bool = False) -> None:
+        """A dashed line with a label at the top, behind the line or before it; rows keep labels apart."""
         x = self._px(mark.x)
         right = x > self.left + (self.width - self.left) * 0.72
-        anchor, dx = ("end", -5) if right else ("start", 5)
+        anchor, dx = ("end", -5) if right or before else ("start", 5)
         y = 34 + 15 * row
         self._body.append(
             f'<path class="{mark.css}" d="M{x:.1f} 22V{self.height - 40}"/>'
@@ -144,8 +144,7 @@ class Plot:
 
     def spans(self, bars: Sequence[Bar]) -> None:
         """A timeline's bars, each in its lane (0 at the top)."""
-        top, room = 26.0, self.height - 40 - 26.0
-        step = room / max(len(self.lanes), 1)
+        top, step = self._lanes()
         thick = min(step * 0.66, 20.0)
         for bar in bars:
             if bar.end < self.x[0] or bar.begin > self.x[1]:
@@ -157,6 +156,10 @@ class Plot:
                 f'height="{thick:.1f}" rx="2"><title>{html.escape(bar.title)}</title></rect>'
             )
 
+    def _lanes(self) -> tuple[float, float]:
+        """Where the first lane begins, below the row of labels, and each lane's height."""
+        return 42.0, (self.height - 40 - 42.0) / max(len(self.lanes), 1)
+
     def _axes(self) -> str:
         bottom, right = self.height - 40, self.width - 16
         out: list[str] = []
@@ -166,8 +169,8 @@ class Plot:
                 f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
             )
 
-        step = (bottom - 26.0) / max(len(self.lanes), 1)
-        rows = [(26 + (i + 0.5) * step, name) for i, name in enumerate(self.lanes)]
+        top, step = self._lanes()
+        rows = [(top + (i + 0.5) * step, name) for i, name in enumerate(self.lanes)]
         for y, name in rows or [(self._py(value), self.y_format(value)) for value in self._y_ticks()]:
             out.append(f'<path class="grid" d="M{self.left} {y:.1f}H{right}"/>')
             text("tick", self.left - 8, y + 4, name, "end")

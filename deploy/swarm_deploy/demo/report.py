@@ -181,8 +181,8 @@ def _histogram(o: Outcome) -> str:
                 _thousands, lambda v: f"{v:.0%}")  # fmt: skip
     plot.bars(edges, share.tolist(), "c1", money)
     plot.line(middles[inside].tolist(), curve[inside].tolist(), "c2")
-    plot.mark(Mark(-head["es"], f"ES {money(head['es'])}", "mark dim"), 1)
-    plot.mark(Mark(-head["var"], f"VaR {money(head['var'])}"), 0)
+    plot.mark(Mark(-head["es"], f"ES {money(head['es'])}", "mark dim"), before=True)
+    plot.mark(Mark(-head["var"], f"VaR {money(head['var'])}"))
     legend = _legend(
         ("c1", "filtered historical simulation"), ("c2", f"Monte Carlo, {simulated['paths'] / 1e6:.1f} M paths")
     )
@@ -238,19 +238,21 @@ def _backtest_table(o: Outcome) -> str:
 
 
 def _uncertainty(o: Outcome) -> str:
-    var, head = o.figures.resampled_var, o.figures.headlines["core/garch"]
-    low, high = np.quantile(var, (0.05, 0.95))
-    edges = np.linspace(float(np.quantile(var, 0.001)), float(np.quantile(var, 0.999)), 61)
-    counts, _ = np.histogram(var, edges)
-    share = counts / len(var)
-    span, top = (float(edges[0]), float(edges[-1])), float(share.max()) * 1.25
-    plot = Plot(span, (0, top), "VaR, US dollars", f"share of {len(var):,} resamples",
-                _thousands, lambda v: f"{v:.0%}", height=220)  # fmt: skip
-    plot.bars(edges, share.tolist(), "c1", money)
-    plot.mark(Mark(float(low), f"5 %: {money(low)}", "mark dim"), 1)
-    plot.mark(Mark(head["var"], f"VaR {money(head['var'])}"))
-    plot.mark(Mark(float(high), f"95 %: {money(high)}", "mark dim"), 1)
-    return plot.svg("Histogram of VaR over bootstrap resamples")
+    var, es, head = o.figures.resampled_var, o.figures.resampled_es, o.figures.headlines["core/garch"]
+    # VaR is one of the scenarios' losses, so it takes few values near each other: bins wide enough to hold some.
+    edges = np.linspace(float(np.quantile(var, 0.001)), float(np.quantile(es, 0.999)), 49)
+    shares = [np.histogram(values, edges)[0] / len(values) for values in (var, es)]
+    span, top = (float(edges[0]), float(edges[-1])), float(max(s.max() for s in shares)) * 1.3
+    plot = Plot(span, (0, top), "US dollars", f"share of {len(var):,} resamples",
+                _thousands, lambda v: f"{v:.0%}", height=230)  # fmt: skip
+    legend = []
+    for name, css, values, share in (("VaR", "c1", var, shares[0]), ("ES", "c2", es, shares[1])):
+        plot.bars(edges, share.tolist(), css, money)
+        low, high = np.quantile(values, (0.05, 0.95))
+        legend.append((css, f"{name}: 90 % of resamples between {money(low)} and {money(high)}"))
+    plot.mark(Mark(head["var"], "VaR"), before=True)
+    plot.mark(Mark(head["es"], "ES"))
+    return _legend(*legend) + plot.svg("Histograms of VaR and ES over bootstrap resamples")
 
 
 # -- plots of the swarm
@@ -319,7 +321,7 @@ def _failover(o: Outcome) -> str:
         title = f"task {r.item.number}, {r.item.kind}: {duration(r.run)}" + (", begun again" if r.attempts > 1 else "")
         bars.append(Bar(lanes.index(r.agent), end - r.run, end, css, title))
     plot = Plot((-_BEFORE, _AFTER), (0, 1), "seconds since the kill", "", x_ticks=ticks(-0.2, 1.0, 6), lanes=lanes,
-                height=66 + 30 * len(lanes), left=150)  # fmt: skip
+                height=82 + 28 * len(lanes), left=150)  # fmt: skip
     plot.spans(sorted(bars, key=lambda b: b.css == "again"))
     plot.mark(Mark(0.0, "SIGKILL", "mark kill"))
     rows = [("killed", f"{f.victim.agent} on {f.victim.node}, process {f.victim.pid}, {f.tasks} task in hand")]
