@@ -18,5 +18,5 @@ def kernels(
     registry.load(module or ())
     for name in registry.names():
         kernel = registry.get(name)
-        typer.echo(f"{name}{kernel.signature}")
+        typer.echo(str(kernel.signature))
         typer.echo(f"    {kernel.summary}")
