@@ -14,13 +14,20 @@ from typing import Any
 
 __all__ = ["covers", "excess"]
 
+#: The API server leaves these out of what it answers where they are false. Of others (`automountServiceAccountToken`)
+#: the absence means something else, so this can't be a rule for every field.
+_ABSENT_WHEN_FALSE = frozenset({"publishNotReadyAddresses"})
+
 
 def covers(desired: Any, observed: Any) -> bool:
     """Whether everything in `desired` is in `observed` with the same value. Lists are compared item by item."""
     if isinstance(desired, dict):
         if not isinstance(observed, dict):
             return not desired and observed is None
-        return all(key in observed and covers(value, observed[key]) for key, value in desired.items())
+        return all(
+            covers(value, observed[key]) if key in observed else value is False and key in _ABSENT_WHEN_FALSE
+            for key, value in desired.items()
+        )
     if isinstance(desired, list):
         if not isinstance(observed, list) or len(desired) > len(observed):
             return False
