@@ -8,69 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
-from typing import Any, Final
-
-import msgspec
-from pydantic import ValidationError
+from functools import partial
 
 from swarm_operator import names
 from swarm_operator.agents import Agents
-from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.api.read import read_spec
 from swarm_operator.keys import KeyMemory, examine
 from swarm_operator.kube import Api
 from swarm_operator.reflector import Reflector
 from swarm_operator.snapshot import Snapshot
 from swarm_operator.store import Store, key_of, objects_of
-from swarm_operator.views import (
-    NodeView,
-    ObjectView,
-    PodView,
-    SwarmView,
-    View,
-    node_view,
-    object_view,
-    pod_view,
-    secret_data,
-    swarm_view,
-)
+from swarm_operator.views import CHILD_KINDS, NodeView, ObjectView, PodView, SwarmView, View, decode, secret_data
 
-__all__ = ["CHILD_KINDS", "Cache", "decode", "read_spec"]
-
-CHILD_KINDS: Final = (
-    "Service",
-    "ConfigMap",
-    "Secret",
-    "ServiceAccount",
-    "PodDisruptionBudget",
-    "ControllerRevision",
-)
-
-_DECODE: Final[dict[str, Callable[[Any], View]]] = {
-    "Swarm": swarm_view,
-    "Pod": pod_view,
-    "Node": node_view,
-    **{kind: partial(object_view, kind) for kind in CHILD_KINDS},
-}
-
-
-def decode(kind: str, raw: bytes | msgspec.Raw) -> View:
-    """An object of a kind from JSON."""
-    return _DECODE[kind](raw)
-
-
-@lru_cache(maxsize=1024)
-def _read(encoded: bytes) -> tuple[SwarmSpec | None, str]:
-    try:
-        return SwarmSpec.model_validate(msgspec.json.decode(encoded)), ""
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-        return None, "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found[:10])
-
-
-def read_spec(spec: dict[str, Any]) -> tuple[SwarmSpec | None, str]:
-    """The spec as a model, or why it is none. The API server checks first; this is for what it can't."""
-    return _read(msgspec.json.encode(spec, order="sorted"))
+__all__ = ["Cache"]
 
 
 class Cache:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from swarm_operator.api.v1alpha1 import API_VERSION, KIND
-from swarm_operator.cache import Cache, decode
+from swarm_operator.cache import Cache
 from swarm_operator.events import Recorder, notes_of
 from swarm_operator.execute import Executor, NotLeader, Outcome
 from swarm_operator.kube import Api, ApiError
@@ -25,6 +25,7 @@ from swarm_operator.names import Key
 from swarm_operator.plan import plan
 from swarm_operator.snapshot import Snapshot
 from swarm_operator.status import status_of
+from swarm_operator.views import decode
 from swarm_operator.workqueue import WorkQueue
 
 __all__ = ["WORKERS", "Controller"]

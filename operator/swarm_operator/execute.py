@@ -36,11 +36,11 @@ from swarm_operator.actions import (
     ResumePod,
 )
 from swarm_operator.agents import Agents
-from swarm_operator.cache import Cache, decode
+from swarm_operator.cache import Cache
 from swarm_operator.keys import KeyMemory, complete
 from swarm_operator.kube import Api, ApiError
 from swarm_operator.snapshot import Snapshot
-from swarm_operator.views import ObjectView, PodView, secret_data
+from swarm_operator.views import ObjectView, PodView, decode, secret_data
 
 __all__ = ["Executor", "Failure", "NotLeader", "Outcome"]
 

@@ -157,9 +157,9 @@ def _error_of(task: asyncio.Task[None]) -> BaseException | None:
 
 async def _check(options: argparse.Namespace) -> int:
     """Asks the API server for everything that the operator will need, and says what is missing."""
-    from swarm_operator.cache import CHILD_KINDS
     from swarm_operator.kube import ApiError, connect
     from swarm_operator.names import LABEL_SWARM, LEASE_NAME
+    from swarm_operator.views import CHILD_KINDS
 
     api = await connect(options.kubeconfig, options.context)
     wrong = 0

@@ -69,8 +69,11 @@ def _leavers(
         alive.sort(key=lambda a: (a.pod.revision != target.revision, a.draining, not a.pod.ready, a.name))
         keepers += alive[:1]
         leaving += [(agent, f"node {node} has another") for agent in alive[1:]]
-    # Nodes that lack an agent already use up what may be unavailable.
-    down = sum(not any(agent.available for agent in on_node.get(node, ())) for node in nodes)
+    # Nodes that lack an agent already use up what may be unavailable; those that can't have one now don't.
+    down = 0
+    for node, view in nodes.items():
+        here = [agent for agent in on_node.get(node, ()) if agent.alive]
+        down += (bool(here) or may_start(view)) and not any(agent.available for agent in here)
     kept = []
     for agent in keepers:
         replaceable = agent.pod.revision != target.revision and not target.paused

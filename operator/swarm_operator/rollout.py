@@ -165,16 +165,15 @@ def _leavers(
     surplus = len(current) - target.count
     if surplus > 0:
         wanted += [(agent, f"scaled in to {target.count}") for agent in sorted(current, key=rank)[:surplus]]
-        # The least busy leaves: whoever has not said how busy it is is asked first (by a push of the settings).
-        unknown = [agent for agent in current if agent.pod.ready and agent.report is None]
-    else:
-        unknown = []
+    # The least busy leaves, and one that is leaving already is not available: whoever has not said how it is is asked
+    # first (by a push of the settings), before any other that works is sent away.
+    unknown = any(agent.pod.ready and agent.report is None for agent in alive)
     available = sum(agent.available for agent in alive)
     floor = max(0, target.count - target.unavailable)
     out = []
     for agent, why in wanted:
         if agent.available:
-            if unknown and agent not in outdated:
+            if unknown:
                 decision.again_in(DRAIN_POLL)
                 continue
             if available - 1 < floor:

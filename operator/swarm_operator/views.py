@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, field
 
 __all__ = [
+    "CHILD_KINDS",
     "AgentReport",
     "NodeView",
     "ObjectView",
@@ -25,6 +28,7 @@ __all__ = [
     "SwarmView",
     "Taint",
     "View",
+    "decode",
     "node_view",
     "object_view",
     "pod_view",
@@ -105,6 +109,16 @@ class ObjectView(Struct, frozen=True):
     deleting: bool
     body: dict[str, Any]
 
+
+#: Kinds of children beside pods.
+CHILD_KINDS: Final = (
+    "Service",
+    "ConfigMap",
+    "Secret",
+    "ServiceAccount",
+    "PodDisruptionBudget",
+    "ControllerRevision",
+)
 
 View = SwarmView | PodView | NodeView | ObjectView
 
@@ -331,6 +345,19 @@ def object_view(kind: str, raw: bytes | msgspec.Raw) -> ObjectView:
         deleting=meta.deletion_timestamp is not None,
         body={**{k: v for k, v in body.items() if k not in ("status", "metadata")}, "metadata": metadata},
     )
+
+
+_DECODE: Final[dict[str, Callable[[Any], View]]] = {
+    "Swarm": swarm_view,
+    "Pod": pod_view,
+    "Node": node_view,
+    **{kind: partial(object_view, kind) for kind in CHILD_KINDS},
+}
+
+
+def decode(kind: str, raw: bytes | msgspec.Raw) -> View:
+    """An object of a kind from JSON."""
+    return _DECODE[kind](raw)
 
 
 def secret_data(view: ObjectView | None) -> dict[str, str]:

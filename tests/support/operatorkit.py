@@ -29,11 +29,11 @@ from swarm_operator.actions import (
     RepairPod,
     ResumePod,
 )
+from swarm_operator.api.read import read_spec
 from swarm_operator.api.v1alpha1 import SwarmSpec
-from swarm_operator.cache import decode, read_spec
 from swarm_operator.objects import owner_reference
 from swarm_operator.snapshot import KeyState, Snapshot
-from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView, Taint
+from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView, Taint, decode
 
 UID = "11111111-2222-3333-4444-555555555555"
 PUBLIC = "P" * 40
