@@ -21,11 +21,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from swarm_agents.client.channel import Channel, Sink
 from swarm_agents.client.task import Request, TaskId, TaskInfo
 from swarm_agents.errors import BoardMismatch, ConnectionLost, Fenced, SwarmFull, Unreachable
+from swarm_agents.wire.report import describe_board
 
 if TYPE_CHECKING:
     from swarm_agents.client.connection import Connection
@@ -160,14 +159,7 @@ class BoardChannel(Channel):
         return None if until is None else max(until - time.monotonic(), 0.0)
 
     def info(self, timeout: float) -> dict[str, Any]:
-        stats = self._board.stats()
-        return {
-            "uid": self._board.swarm_uid,
-            "members": [msgspec.to_builtins(info, enc_hook=str) for info in self._board.members()],
-            "queues": stats.ready(),
-            "totals": stats.totals,
-            "hubs": [],
-        }
+        return {"hubs": []} | describe_board(self._board)
 
     def close(self) -> None:
         if self._closing:

@@ -16,6 +16,7 @@ import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +71,15 @@ class Session:
         self._channel: Channel | None = None
         #: A channel that is open, but on which the table has not been submitted again yet.
         self._candidate: Channel | None = None
+        #: Channels that broke: one may do so before it is the session's.
+        self._gone: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._last = -1
         self._recovering = False
         self._closed = False
         self._failure: BaseException | None = None
         self._pid = os.getpid()
-        self._channel = self._dial(time.monotonic() + timeout, forever=False)
+        if not self._adopt(self._dial(time.monotonic() + timeout, forever=False)):
+            self._begin_recovery(ConnectionLost("the connection broke as soon as it was made"))
 
     # -- what a Swarm uses
 
@@ -175,6 +179,7 @@ class Session:
 
     def lost(self, channel: Channel, error: BaseException) -> None:
         with self._changed:
+            self._gone.add(channel)
             if self._closed or channel is not self._channel:
                 return
             self._channel = None
@@ -193,21 +198,18 @@ class Session:
         while True:
             try:
                 channel = self._dial(until, forever=True)
-            except SwarmError as error:
-                self._end_recovery(None, error)
-                return
-            with self._changed:
-                self._candidate = channel
-            try:
+                with self._changed:
+                    self._candidate = channel
                 self._resubmit(channel)
-            except ConnectionLost as error:
-                channel.close()
-                if self._closed or time.monotonic() > until:
-                    self._end_recovery(None, error)
+                if self._adopt(channel):
                     return
-                continue
-            self._end_recovery(channel, None)
-            return
+                raise ConnectionLost(f"{channel.endpoint} broke again at once")
+            except SwarmError as error:
+                if self._candidate is not None:
+                    self._candidate.close()
+                if self._closed or time.monotonic() > until:
+                    self._end_recovery(error)
+                    return
 
     def _resubmit(self, channel: Channel) -> None:
         """Submits everything in the table; a channel takes an id that it has already as done."""
@@ -219,24 +221,30 @@ class Session:
             except (PayloadError, PayloadTooLarge) as error:  # this endpoint takes less than the one before it
                 self.answered(task, None, error, None)
 
-    def _end_recovery(self, channel: Channel | None, error: BaseException | None) -> None:
+    def _adopt(self, channel: Channel) -> bool:
+        """Makes it the session's channel, unless it has broken meanwhile or nobody wants it any more."""
         with self._changed:
-            self._recovering = False
+            if channel in self._gone or self._closed:
+                return False
             self._candidate = None
-            self._failure = error
-            closed = self._closed
-            if not closed:
-                self._channel = channel
+            self._recovering = False
+            self._failure = None
+            self._channel = channel
             self._changed.notify_all()
-        if closed and channel is not None:
-            channel.close()
-        elif channel is None:
-            self._fail_all(
-                ConnectionLost(
-                    f"the connection broke and did not come back within {self._retry_window:g} s ({error}): "
-                    "see `swarm status`, then submit again"
-                )
+            return True
+
+    def _end_recovery(self, error: SwarmError) -> None:
+        with self._changed:
+            self._candidate = None
+            self._recovering = False
+            self._failure = error
+            self._changed.notify_all()
+        self._fail_all(
+            ConnectionLost(
+                f"the connection broke and did not come back within {self._retry_window:g} s ({error}): "
+                "see `swarm status`, then submit again"
             )
+        )
 
     def _dial(self, until: float, *, forever: bool) -> Channel:
         """Opens the endpoint after the last one, or the next that answers; `forever`: goes round until the time is up.
@@ -244,13 +252,14 @@ class Session:
         A wrong key or version is final at the first connection, where the user is at hand to mend it.
         """
         error: SwarmError = Unreachable("no endpoint could be tried in time")
+        problems: dict[str, str] = {}
         count = len(self._endpoints)
         while True:
             for step in range(1, count + 1):
                 index = (self._last + step) % count
                 left = until - time.monotonic()
                 if left <= 0 or self._closed:
-                    raise error
+                    raise _all_of(error, problems)
                 try:
                     # With others to try, none gets all the time.
                     patience = (
@@ -259,20 +268,21 @@ class Session:
                     channel = self._opener(self, self.connection, self._endpoints[index], self.number, patience)
                 except (Unreachable, ConnectionLost, WrongKey, VersionMismatch, BoardMismatch) as problem:
                     error = problem
+                    problems[self._endpoints[index]] = str(problem)
                     continue
                 self._last = index
                 return channel
             if not forever and not isinstance(error, Unreachable):
-                raise error
+                raise _all_of(error, problems)
             time.sleep(min(_PAUSE, max(until - time.monotonic(), 0.0)))
 
     def _current(self, until: float | None) -> Channel:
         """The open channel; waits while there is none."""
+        if os.getpid() != self._pid:
+            raise SwarmError("this Swarm was connected in the parent process: connect again after a fork")
         channel = self._channel
         if channel is not None:
             return channel
-        if os.getpid() != self._pid:
-            raise SwarmError("this Swarm was connected in the parent process: connect again after a fork")
         with self._changed:
             if not self._closed and self._channel is None and not self._recovering:
                 self._begin_recovery(ConnectionLost("the connection had been given up"))
@@ -291,6 +301,15 @@ class Session:
     def _fail_all(self, error: BaseException) -> None:
         for task in list(self._pending):
             self.answered(task, None, error, None)
+
+
+def _all_of(error: SwarmError, problems: dict[str, str]) -> SwarmError:
+    """The last error; with several endpoints it says what was wrong with each."""
+    if len(problems) < 2:
+        return error
+    return type(error)(
+        "none of the swarm's endpoints answers:\n" + "\n".join(f"- {text}" for text in problems.values())
+    )
 
 
 def _endpoints(connection: Connection) -> Iterator[str]:

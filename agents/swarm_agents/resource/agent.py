@@ -13,7 +13,9 @@ import functools
 import inspect
 from typing import Any, ClassVar
 
-from swarm_agents.config import Identity, Priority, Role, Settings
+import msgspec
+
+from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import UnknownKernel
 from swarm_agents.resource import metrics
 from swarm_agents.resource.desk import Desk
@@ -22,6 +24,7 @@ from swarm_agents.resource.rest import Rest
 from swarm_agents.resource.sensors import Sensors
 from swarm_agents.runtime.agent import AsyncAgent
 from swarm_agents.wire.keys import load_keys
+from swarm_agents.wire.report import describe_board
 
 __all__ = ["ResourceAgent"]
 
@@ -112,26 +115,21 @@ class ResourceAgent(AsyncAgent):
 
     def report(self) -> dict[str, Any]:
         """What `GET /v1/swarm` and a client's `info` show."""
-        context, identity = self.context, self.context.identity
-        hub = self.hub
-        stats = context.board.stats()
-        return {
+        identity, hub = self.context.identity, self.hub
+        return describe_board(self.context.board) | {
             "swarm": identity.swarm,
             "namespace": identity.namespace,
-            "uid": identity.uid,
             "node": identity.node,
-            "generation": context.settings.generation,
-            "members": [_plain(info) for info in context.board.members()],
-            "queues": dict(zip([str(p) for p in Priority], hub.desk.load().depth if hub else (), strict=False)),
-            "totals": _plain(stats),
+            "generation": self.context.settings.generation,
             "hubs": [
                 {
                     "node": peer.node,
                     "addresses": {address: link.outcome.value for address, link in peer.links.items()},
                     "open": peer.open,
                     "rttSeconds": peer.rtt,
+                    "bytesPerSecond": peer.rate,
                     "underway": len(peer.forwarded),
-                    "load": _plain(peer.load),
+                    "load": msgspec.structs.asdict(peer.load),
                 }
                 for peer in (hub.peers.values() if hub else ())
             ],
@@ -153,10 +151,3 @@ def _kernels(modules: tuple[str, ...]) -> list[dict[str, str]]:
                 {"name": name, "signature": str(kernel.signature), "summary": inspect.cleandoc(kernel.summary)}
             )
     return found
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can say it."""
-    import msgspec
-
-    return msgspec.to_builtins(value, enc_hook=str)

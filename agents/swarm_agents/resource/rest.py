@@ -144,6 +144,7 @@ class Rest:
         config = uvicorn.Config(
             self.app,
             log_config=None,
+            log_level="warning",
             access_log=False,
             lifespan="off",
             loop="none",

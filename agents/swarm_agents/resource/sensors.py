@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from msgspec import Struct
 
 __all__ = ["SENSORS", "Availability", "Reading", "Sensors"]
