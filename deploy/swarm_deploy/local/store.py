@@ -18,6 +18,7 @@ the history on disk (a client that watches across a restart gets 410 and lists a
 from __future__ import annotations
 
 import asyncio
+import builtins
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -210,7 +211,7 @@ class Store:
         """How many objects of a resource there are."""
         return len(self._objects.get(resource, {}))
 
-    def resources(self) -> list[str]:
+    def resources(self) -> builtins.list[str]:
         """The resources of which there is at least one object."""
         return sorted(r for r, held in self._objects.items() if held)
 

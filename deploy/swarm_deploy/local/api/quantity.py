@@ -49,23 +49,18 @@ def canonical_quantity(text: str | int | float) -> str:
     if value == 0:
         return "0"
     if suffix in _BINARY and abs(value) >= 1024 and value == int(value):
-        number, power = int(value), 0
-        while number % 1024 == 0 and power < 6:
-            number, power = number // 1024, power + 1
-        return f"{number}{['', *_BINARY][power]}"
-    if suffix[:1] in ("e", "E") and suffix not in _DECIMAL:
-        exponent = 0
-        number = value
-        while number != int(number) and exponent > -9:
-            number, exponent = number.scaleb(3), exponent - 3
-        while number % 1000 == 0 and exponent < 18:
-            number, exponent = number / 1000, exponent + 3
-        return f"{int(number)}e{exponent}" if exponent else str(int(number))
-    number, power = value, 0
-    while number != int(number) and power > -9:
-        number, power = number.scaleb(3), power - 3
+        units, power = int(value), 0
+        while units % 1024 == 0 and power < 6:
+            units, power = units // 1024, power + 1
+        return f"{units}{['', *_BINARY][power]}"
+    scientific = suffix[:1] in ("e", "E") and suffix not in _DECIMAL
+    number, exponent = value, 0
+    while number != int(number) and exponent > -9:
+        number, exponent = number.scaleb(3), exponent - 3
     # What is finer than a nano is rounded up, as a request for something must not become a request for nothing.
     whole = int(number.to_integral_value(rounding="ROUND_UP"))
-    while whole % 1000 == 0 and power < 18:
-        whole, power = whole // 1000, power + 3
-    return f"{whole}{next(s for s, p in _DECIMAL.items() if p == power)}"
+    while whole % 1000 == 0 and exponent < 18:
+        whole, exponent = whole // 1000, exponent + 3
+    if scientific:
+        return f"{whole}e{exponent}" if exponent else str(whole)
+    return f"{whole}{next(s for s, p in _DECIMAL.items() if p == exponent)}"

@@ -749,6 +749,16 @@ class Writes:
         self._sweep()
         return Result(stored)
 
+    def finalize_namespace(self, name: str, body: Object) -> Result:
+        """Set a namespace's finalizers; one that is being deleted and has none left goes."""
+        live = self._live(self.resource("namespaces"), "", name)
+        finalizers = (body.get("spec") or {}).get("finalizers") or []
+        obj = {**live, "spec": {**live["spec"], "finalizers": finalizers}}
+        stored = self.store.update("namespaces", "", name, obj)
+        if stored["metadata"].get("deletionTimestamp") and not finalizers and not stored["metadata"].get("finalizers"):
+            self._remove(self.resource("namespaces"), stored)
+        return Result(stored)
+
     def _sweep(self) -> None:
         if self.sweeper is not None:
             self.sweeper.set()
