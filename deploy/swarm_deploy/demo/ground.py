@@ -1,0 +1,191 @@
+"""What the demo stands on: an embedded cluster in a directory of its own, and the Swarm that it applies there.
+
+Everything that the demo starts is below one temporary directory, and carries it in its command line or environment, so
+that `leftovers` can tell at the end whether anything is still there. The user's own local cluster (`swarm up`) is not
+touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from swarm_agents.config import BOARD_DIRECTORY_PREFIX
+from swarm_agents.errors import SwarmError
+
+__all__ = ["DemoError", "Ground"]
+
+_SHM = Path("/dev/shm")
+#: Each simulated node offers this many CPUs: room for the example, whatever the machine has.
+_CPUS_PER_NODE = 4
+
+
+class DemoError(SwarmError):
+    """The demo can't go on."""
+
+
+class Ground:
+    """The cluster, from `start` to `stop`."""
+
+    def __init__(self, nodes: int = 2) -> None:
+        self.nodes = nodes
+        self.state = Path(tempfile.mkdtemp(prefix="agentswarm-demo-"))
+        self.kubeconfig = self.state / "kubeconfig"
+        self.name = self.namespace = self.uid = ""
+        self._cluster: Any = None
+        self._loop = asyncio.Runner()
+        self._api: Any = None
+        self._shm_before = _names(_SHM)
+        self._server: tuple[str, int] | None = None
+
+    def start(self) -> None:
+        """Starts the cluster and the operator."""
+        from swarm_deploy.local.manager import Cluster
+
+        self._cluster = Cluster(self.state)
+        self._cluster.start(nodes=self.nodes, cpus_per_node=_CPUS_PER_NODE)
+        url = urlsplit(yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+        self._server = (str(url.hostname), int(url.port or 0))
+
+    def apply(self, manifest: Path) -> dict[str, Any]:
+        """Applies a Swarm as `kubectl apply --server-side` does; returns its spec as the API server completed it.
+
+        Raises:
+            DemoError: it was refused.
+        """
+        from swarm_operator.kube import ApiError, connect
+
+        body = yaml.safe_load(manifest.read_text())
+        self._api = self._loop.run(connect(str(self.kubeconfig)))
+        self.name = body["metadata"]["name"]
+        self.namespace = body["metadata"].get("namespace") or self._api.namespace
+        body["metadata"]["namespace"] = self.namespace
+        try:
+            made = json.loads(self._loop.run(self._api.apply(body)))
+        except ApiError as error:
+            raise DemoError(f"{manifest} was refused: {error}") from error
+        self.uid = made["metadata"]["uid"]
+        return dict(made["spec"])
+
+    def wait_ready(self, say: Callable[[str], None], timeout: float = 120.0) -> float:
+        """Waits for the condition Ready; returns how long that took.
+
+        Raises:
+            DemoError: it did not become true in time; the message holds the conditions and the last events.
+        """
+        begun, said = time.monotonic(), ""
+        conditions: dict[str, Any] = {}
+        while time.monotonic() - begun < timeout:
+            swarm = json.loads(self._loop.run(self._api.get("Swarm", self.namespace, self.name)))
+            status = swarm.get("status") or {}
+            conditions = {c["type"]: c for c in status.get("conditions") or ()}
+            ready = conditions.get("Ready", {})
+            if ready.get("status") == "True" and ready.get("observedGeneration") == swarm["metadata"]["generation"]:
+                return time.monotonic() - begun
+            words = str(ready.get("message") or "the operator has not seen it yet")
+            if words != said:
+                said = words
+                say(words)
+            time.sleep(0.1)
+        text = "; ".join(
+            f"{c['type']}={c['status']} ({c.get('reason')}: {c.get('message')})" for c in conditions.values()
+        )
+        raise DemoError(
+            f"the swarm is not Ready after {timeout:.0f} s: {text or 'no conditions'}. "
+            f"Last events: {self._events() or 'none'}"
+        )
+
+    def ready_agents(self) -> int:
+        """Compute agents that are ready, as the status says."""
+        swarm = json.loads(self._loop.run(self._api.get("Swarm", self.namespace, self.name)))
+        return int(((swarm.get("status") or {}).get("compute") or {}).get("ready") or 0)
+
+    def connection(self) -> Any:
+        """How a client reaches the swarm: as any program on this machine would, by the kubeconfig."""
+        from swarm_agents.client.connection import resolve
+
+        return resolve(None, env=os.environ | {"KUBECONFIG": str(self.kubeconfig)})
+
+    def boards(self) -> dict[str, Path]:
+        """The board's directory on each simulated node: nobody else's swarm has this UID."""
+        found = _SHM.glob(f"agentswarm-local-*/*/{BOARD_DIRECTORY_PREFIX}{self.uid}")
+        return {path.parent.name: path for path in sorted(found)}
+
+    def stop(self) -> None:
+        """Stops the cluster and removes its directory. To be called once more is harmless."""
+        if self._api is not None:
+            api, self._api = self._api, None
+            self._loop.run(api.close())
+        self._loop.close()
+        if self._cluster is not None:
+            cluster, self._cluster = self._cluster, None
+            cluster.stop()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def leftovers(self, timeout: float = 5.0) -> list[str]:
+        """What is left after `stop`: processes, files in /dev/shm, the port. Empty is as it should be."""
+        until = time.monotonic() + timeout
+        while (found := self._left()) and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
+
+    def _left(self) -> list[str]:
+        found = [f"process {pid}" for pid in _processes(str(self.state))]
+        found += [f"{_SHM / name}" for name in sorted(_names(_SHM) - self._shm_before) if self._ours(_SHM / name)]
+        if self.state.exists():
+            found.append(str(self.state))
+        if self._server is not None:
+            with socket.socket() as probe:
+                probe.settimeout(0.5)
+                if probe.connect_ex(self._server) == 0:
+                    found.append(f"port {self._server[1]}")
+        return found
+
+    def _ours(self, path: Path) -> bool:
+        """Whether something in /dev/shm belongs to this demo: another cluster may have started meanwhile."""
+        return not self.uid or any(path.glob(f"*/{BOARD_DIRECTORY_PREFIX}{self.uid}")) or self.uid in path.name
+
+    def _events(self) -> str:
+        from swarm_operator.kube import ApiError
+
+        try:
+            page = self._loop.run(self._api.list_page("Event", self.namespace))
+        except ApiError as error:
+            return str(error)
+        events = [json.loads(bytes(item)) for item in page.items][-5:]
+        return "; ".join(f"{e.get('involvedObject', {}).get('name')}: {e.get('message')}" for e in events)
+
+
+def _names(directory: Path) -> set[str]:
+    return (
+        {entry.name for entry in directory.iterdir() if entry.name.startswith("agentswarm")}
+        if directory.is_dir()
+        else set()
+    )
+
+
+def _processes(mark: str) -> list[int]:
+    """Living processes but this one whose command line or environment holds the mark."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            command = Path("/proc", entry, "cmdline").read_bytes()
+            text = command + b"\0" + Path("/proc", entry, "environ").read_bytes()
+        except OSError:  # gone meanwhile, or somebody else's
+            continue
+        if command and mark.encode() in text:
+            found.append(int(entry))
+    return found
