@@ -234,7 +234,7 @@ class HubThread:
                 report=self.report,
                 rng=random.Random(self._seed),
             )
-            rest = Rest(self.hub, self._keys.token, report=self.report, kernels=lambda: [{"name": "core.echo"}])
+            self.rest = rest = Rest(self.hub, self._keys.token, report=self.report, kernels=lambda: [{"name": "core.echo"}])
             await rest.start(self.host, self.settings.transport.rest_port)
             self.hub.start()
         except BaseException as error:

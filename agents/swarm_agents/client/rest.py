@@ -177,9 +177,12 @@ class RestChannel(Channel):
         response = connection.getresponse()
         text = response.read()
         try:
-            return response.status, json.loads(text) if text else None
+            found = json.loads(text) if text else None
         except ValueError:
-            return response.status, text.decode(errors="replace")[:500]
+            found = text.decode(errors="replace")[:500]
+        if response.status in (502, 503):  # the hub leaves, or a proxy has lost it
+            raise http.client.HTTPException(f"HTTP {response.status}: {found}")
+        return response.status, found
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "localhost", self._parts.port

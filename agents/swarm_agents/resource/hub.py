@@ -39,7 +39,7 @@ from swarm_agents.resource.desk import Answered, Claimed, Desk
 from swarm_agents.resource.peers import Forward, Link, Peer
 from swarm_agents.resource.sessions import Entry, Session, Sessions
 from swarm_agents.wire import schema
-from swarm_agents.wire.frames import MalformedFrame, pack, payload_bytes, unpack
+from swarm_agents.wire.frames import FrameError, pack, payload_bytes, unpack
 from swarm_agents.wire.keys import Keys
 from swarm_agents.wire.loop import LoopSocket
 from swarm_agents.wire.monitor import Outcome
@@ -188,7 +188,7 @@ class Hub:
         route, rest = frames[0].bytes, frames[1:]
         try:
             message, payload = unpack(rest, limit=self.settings.transport.max_message_bytes)
-        except (MalformedFrame, VersionMismatch, PayloadTooLarge) as error:
+        except (FrameError, VersionMismatch, PayloadTooLarge) as error:
             self.counts[f"refused_{error.code}"] += 1
             self._refuse(route, error)
             return

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from swarm_agents.codec import decode, encode
 from swarm_agents.config import Priority
 from swarm_agents.errors import (
+    ConnectionLost,
     DeadlineExceeded,
     PayloadError,
     PayloadTooLarge,
@@ -67,6 +68,7 @@ _STATUS = {
     "PayloadTooLarge": 413,
     "SwarmFull": 429,
     "WrongKey": 401,
+    "ConnectionLost": 503,
     "DeadlineExceeded": 504,
     "TaskCancelled": 409,
 }
@@ -107,6 +109,7 @@ class Rest:
         self._numbers = itertools.count(1)
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._closing = False
         self._session: Session = hub.sessions.open(
             secrets.randbits(63), "rest", "rest", "", self._deliver, time.monotonic()
         )
@@ -158,7 +161,8 @@ class Rest:
             await asyncio.sleep(0.001)
 
     async def close(self) -> None:
-        """Stops listening; requests that wait are answered by what is known."""
+        """Stops listening; requests that wait are answered by what is known, later ones refused."""
+        self._closing = True
         for futures in self._waiting.values():
             for future in futures:
                 if not future.done():
@@ -289,6 +293,8 @@ class Rest:
                     {"WWW-Authenticate": "Bearer"},
                 )
             try:
+                if self._closing:
+                    raise ConnectionLost("this hub is leaving: ask another one, or this one again in a moment")
                 return await handler(request)
             except ClientDisconnect:
                 return Response(status_code=400)

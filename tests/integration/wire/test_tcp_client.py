@@ -435,7 +435,7 @@ def test_a_hub_survives_ten_thousand_mutated_messages_and_serves_on(make_hub):
             peer.socket.recv_multipart()
     with Swarm.connect(connection(hub)) as swarm:
         assert swarm.run("core.echo", "well", timeout=10) == "well"
-    assert hub.hub.counts["refused_MalformedFrame"] > 100
+    assert hub.hub.counts["refused_FrameError"] > 100
     peer.close()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from swarm_agents.codec import decode, encode
 from swarm_agents.errors import PayloadError, PayloadTooLarge, SwarmError, VersionMismatch
 from swarm_agents.wire import schema
-from swarm_agents.wire.frames import GREETING, MalformedFrame, pack, unpack
+from swarm_agents.wire.frames import GREETING, FrameError, pack, unpack
 
 LIMIT = 1 << 24
 U64 = st.integers(0, 2**64 - 1)
@@ -129,7 +129,7 @@ def test_a_field_that_a_later_release_adds_is_skipped():
     ],
 )
 def test_what_is_no_message_is_malformed(frames):
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(FrameError):
         unpack(frames, limit=LIMIT)
 
 
@@ -177,7 +177,7 @@ def test_a_hundred_thousand_mutated_frames_are_messages_or_refused():
             frames[0] = mutate(GREETING, rng)
         try:
             message, _ = unpack(frames, limit=LIMIT)
-        except (MalformedFrame, VersionMismatch):
+        except (FrameError, VersionMismatch):
             refused += 1
         else:
             assert isinstance(message, schema.Message)
