@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
 from swarm_agents.client import Connection
@@ -234,7 +235,9 @@ class HubThread:
                 report=self.report,
                 rng=random.Random(self._seed),
             )
-            self.rest = rest = Rest(self.hub, self._keys.token, report=self.report, kernels=lambda: [{"name": "core.echo"}])
+            self.rest = rest = Rest(
+                self.hub, self._keys.token, report=self.report, kernels=lambda: [{"name": "core.echo"}]
+            )
             await rest.start(self.host, self.settings.transport.rest_port)
             self.hub.start()
         except BaseException as error:
@@ -335,10 +338,17 @@ class Tunnel:
 
 
 def connection(*hubs: HubThread, keys: Keys = KEYS) -> Connection:
+    """A client's connection to these hubs, in this order."""
+    found = tuple(HubAddress(node=hub.node, address=hub.url, rest=hub.rest_url) for hub in hubs)
+    return msgspec.structs.replace(connection_to(keys=keys), hubs=found)
+
+
+def connection_to(*addresses: str, keys: Keys = KEYS) -> Connection:
+    """A client's connection to the hubs at these addresses."""
     return Connection(
         swarm="risk",
         uid=UID,
-        hubs=tuple(HubAddress(node=hub.node, address=hub.url, rest=hub.rest_url) for hub in hubs),
+        hubs=tuple(HubAddress(node="", address=address) for address in addresses),
         server_key=keys.hub_public,
         public_key=keys.client_public,
         secret_key=keys.client_secret,

@@ -134,11 +134,12 @@ class Hub:
         self._connect_peers()
 
     def drain(self) -> None:
-        """Takes nothing more: clients are told to go elsewhere, and nothing more is forwarded."""
+        """Takes nothing more: clients go elsewhere with what they wait for, and nothing more is forwarded."""
         self.draining = True
         for session in self.sessions:
             if session.kind == "client":
                 self._send(session, schema.Bye())
+                self.sessions.close(session)
 
     def resume(self) -> None:
         self.draining = False
