@@ -276,7 +276,8 @@ def _summary(o: Outcome, report: Path) -> str:
         "",
         f"  {money(o.books['core'].value)} held, for one day at 99 %:",
         f"    filtered historical simulation   VaR {money(head['var'])}   ES {money(head['es'])}",
-        f"    Monte Carlo, {simulated['paths']:>11,} paths   VaR {money(simulated['var'])}   ES {money(simulated['es'])}",
+        f"    Monte Carlo, {simulated['paths']:>11,} paths   "
+        f"VaR {money(simulated['var'])}   ES {money(simulated['es'])}",
         f"  {len(o.records):,} tasks in {o.ended - o.began:.1f} s ({o.rate:,.0f} /s);  what-if questions under load: "
         f"p50 {duration(asked[0])}, p95 {duration(asked[1])}, p99 {duration(asked[2])}",
     ]
