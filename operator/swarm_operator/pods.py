@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from swarm_agents.config import AGENT_PORT, Role
-from swarm_operator.api.v1alpha1 import RESERVED_VOLUMES, PodTemplate, SwarmSpec, Toleration, Volume
+from swarm_operator.api.v1alpha1 import RESERVED_VOLUMES, KeyRef, PodTemplate, SwarmSpec, Toleration, Volume
 from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_labels, pod_selector, secret, service_account
 from swarm_operator.objects import metadata
 from swarm_operator.views import SwarmView
@@ -177,14 +177,16 @@ def _env(swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str) -> lis
     if name.role is not Role.RESOURCE:
         for entry in spec.compute.env:
             if entry.secret_key_ref:
-                env.append({"name": entry.name, "valueFrom": {"secretKeyRef": entry.secret_key_ref.model_dump()}})
+                env.append({"name": entry.name, "valueFrom": {"secretKeyRef": _key(entry.secret_key_ref)}})
             elif entry.config_map_key_ref:
-                env.append(
-                    {"name": entry.name, "valueFrom": {"configMapKeyRef": entry.config_map_key_ref.model_dump()}}
-                )
+                env.append({"name": entry.name, "valueFrom": {"configMapKeyRef": _key(entry.config_map_key_ref)}})
             else:
                 env.append({"name": entry.name, "value": entry.value or ""})
     return env
+
+
+def _key(ref: KeyRef) -> dict[str, Any]:
+    return {"name": ref.name, "key": ref.key, "optional": ref.optional}
 
 
 def _volumes(swarm: SwarmView, spec: SwarmSpec, template: PodTemplate) -> list[dict[str, Any]]:
@@ -236,9 +238,11 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
 
 def _tolerations(wanted: list[Toleration], role: Role) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
-    for toleration in wanted:
-        given = toleration.model_dump(by_alias=True, exclude_none=True)
-        out.append({key: value for key, value in given.items() if value != ""})
+    for given in wanted:
+        toleration = {"key": given.key, "operator": given.operator, "value": given.value, "effect": given.effect}
+        out.append({key: value for key, value in toleration.items() if value})
+        if given.toleration_seconds is not None:
+            out[-1]["tolerationSeconds"] = given.toleration_seconds
     for key, effect in BOUND_TO_NODE:
         if role is Role.RESOURCE:
             out.append({"key": key, "operator": "Exists", "effect": effect})

@@ -97,7 +97,8 @@ class WorkQueue(Generic[K]):
                 self._idle.clear()
                 return key, now - self._since.pop(key, now)
             self._wake.clear()
-            timeout = self._later[0][0] - now if self._later else None
+            # never shorter than the clock can tell apart: a remainder of 1e-16 s would never pass
+            timeout = max(self._later[0][0] - now, 1e-3) if self._later else None
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()

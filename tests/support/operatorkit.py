@@ -259,3 +259,32 @@ class World:
             elif pod.phase == "Running" and not pod.ready and not self.broken(pod):
                 self.pods[name] = msgspec.structs.replace(pod, ready=True)
             self.tasks[pod.uid] = max(0, self.tasks.get(pod.uid, 0) - 1)
+
+
+def pod_json(name: str, *, version: str = "1", phase: str = "Running", **metadata: Any) -> dict[str, Any]:
+    """A pod of the swarm risk as the API server sends it."""
+    given = {
+        "name": name,
+        "namespace": "default",
+        "uid": f"uid-{name}",
+        "resourceVersion": version,
+        "labels": {names.LABEL_SWARM: "risk"},
+        "ownerReferences": [{"apiVersion": "agentswarm.dev/v1alpha1", "kind": "Swarm", "name": "risk", "uid": UID}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": given | metadata,
+        "spec": {"containers": [{"name": "agent", "env": [{"name": "SWARM_UID", "value": UID}]}]},
+        "status": {"phase": phase},
+    }
+
+
+def api_at(url: str) -> Any:
+    """A client of an API server without credentials."""
+    from kubernetes.aio.client.api_client import ApiClient
+    from kubernetes.aio.client.configuration import Configuration
+
+    from swarm_operator.kube import Api
+
+    return Api(ApiClient(Configuration(host=url.rstrip("/"))), "default")

@@ -65,7 +65,8 @@ _CPU_PATTERN: Final = r"^([1-9][0-9]*m?|[0-9]+\.[0-9]{1,3})$"
 _DURATION_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(us|ms|s|m|h)$"
 _SUFFIX: Final = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _SIZES: Final = {**_SUFFIX, "Ti": 1 << 40, "": 1}
-_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+#: Unit -> factor and divisor; dividing is exact where multiplying by 1e-6 is not.
+_UNITS: Final = {"us": (1, 1e6), "ms": (1, 1e3), "s": (1, 1.0), "m": (60, 1.0), "h": (3600, 1.0)}
 
 
 class Change(StrEnum):
@@ -140,7 +141,8 @@ def seconds(text: str) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)", text)
     if not match:
         raise ValueError(f"{text!r} is no duration: a number and a unit (us, ms, s, m, h), such as 100ms")
-    return float(match.group(1)) * _UNITS[match.group(2)]
+    factor, divisor = _UNITS[match.group(2)]
+    return float(match.group(1)) * factor / divisor
 
 
 def duration(change: Change, default: str, text: str, low: str, high: str) -> Any:
