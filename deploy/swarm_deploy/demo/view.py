@@ -157,7 +157,10 @@ class Live(View):
         self._live.start()
 
     def say(self, text: str) -> None:
-        self._console.print(f"[dim]{time.monotonic() - self._begun:6.1f} s[/dim]  {text}", highlight=False)
+        from rich.text import Text
+
+        moment = (f"{time.monotonic() - self._begun:6.1f} s", "dim")
+        self._console.print(Text.assemble(moment, f"  {text}"))
 
     def step(self, text: str) -> None:
         self._text = text
