@@ -11,10 +11,12 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,16 +48,17 @@ class Ground:
         self._cluster: Any = None
         self._loop = asyncio.Runner()
         self._api: Any = None
-        self._shm_before = _names(_SHM)
+        self._shared: Path | None = None
         self._server: tuple[str, int] | None = None
 
-    def start(self) -> None:
+    def start(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Starts the cluster and the operator."""
         from swarm_deploy.local.manager import Cluster
 
         self._cluster = Cluster(self.state)
-        self._cluster.start(nodes=self.nodes, cpus_per_node=_CPUS_PER_NODE)
-        url = urlsplit(yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+        record = self._cluster.start(nodes=self.nodes, cpus_per_node=_CPUS_PER_NODE, progress=say)
+        self._shared = _SHM / f"agentswarm-local-{record.cluster}"
+        url = urlsplit(record.url)
         self._server = (str(url.hostname), int(url.port or 0))
 
     def apply(self, manifest: Path) -> dict[str, Any]:
@@ -115,11 +118,21 @@ class Ground:
         """How a client reaches the swarm: as any program on this machine would, by the kubeconfig."""
         from swarm_agents.client.connection import resolve
 
-        return resolve(None, env=os.environ | {"KUBECONFIG": str(self.kubeconfig)})
+        before = os.environ.get("KUBECONFIG")
+        os.environ["KUBECONFIG"] = str(self.kubeconfig)
+        try:
+            return resolve(f"{self.namespace}/{self.name}")
+        finally:
+            if before is None:
+                del os.environ["KUBECONFIG"]
+            else:
+                os.environ["KUBECONFIG"] = before
 
     def boards(self) -> dict[str, Path]:
-        """The board's directory on each simulated node: nobody else's swarm has this UID."""
-        found = _SHM.glob(f"agentswarm-local-*/*/{BOARD_DIRECTORY_PREFIX}{self.uid}")
+        """The board's directory on each simulated node."""
+        if self._shared is None:
+            return {}
+        found = self._shared.glob(f"*/{BOARD_DIRECTORY_PREFIX}{self.uid}")
         return {path.parent.name: path for path in sorted(found)}
 
     def stop(self) -> None:
@@ -131,7 +144,20 @@ class Ground:
         if self._cluster is not None:
             cluster, self._cluster = self._cluster, None
             cluster.stop()
+            self._end_stragglers()
         shutil.rmtree(self.state, ignore_errors=True)
+
+    def _end_stragglers(self) -> None:
+        """A start that was interrupted may have left a cluster that has not written down yet that it runs."""
+        for number, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+            until = time.monotonic() + patience
+            asked: set[int] = set()
+            while (pids := _processes(str(self.state))) and time.monotonic() < until:
+                for pid in set(pids) - asked:
+                    asked.add(pid)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                time.sleep(0.05)
 
     def leftovers(self, timeout: float = 5.0) -> list[str]:
         """What is left after `stop`: processes, files in /dev/shm, the port. Empty is as it should be."""
@@ -142,7 +168,8 @@ class Ground:
 
     def _left(self) -> list[str]:
         found = [f"process {pid}" for pid in _processes(str(self.state))]
-        found += [f"{_SHM / name}" for name in sorted(_names(_SHM) - self._shm_before) if self._ours(_SHM / name)]
+        if self._shared is not None and self._shared.exists():
+            found.append(str(self._shared))
         if self.state.exists():
             found.append(str(self.state))
         if self._server is not None:
@@ -151,10 +178,6 @@ class Ground:
                 if probe.connect_ex(self._server) == 0:
                     found.append(f"port {self._server[1]}")
         return found
-
-    def _ours(self, path: Path) -> bool:
-        """Whether something in /dev/shm belongs to this demo: another cluster may have started meanwhile."""
-        return not self.uid or any(path.glob(f"*/{BOARD_DIRECTORY_PREFIX}{self.uid}")) or self.uid in path.name
 
     def _events(self) -> str:
         from swarm_operator.kube import ApiError
@@ -165,14 +188,6 @@ class Ground:
             return str(error)
         events = [json.loads(bytes(item)) for item in page.items][-5:]
         return "; ".join(f"{e.get('involvedObject', {}).get('name')}: {e.get('message')}" for e in events)
-
-
-def _names(directory: Path) -> set[str]:
-    return (
-        {entry.name for entry in directory.iterdir() if entry.name.startswith("agentswarm")}
-        if directory.is_dir()
-        else set()
-    )
 
 
 def _processes(mark: str) -> list[int]:

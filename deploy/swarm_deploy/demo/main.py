@@ -95,7 +95,7 @@ def _demo(ground: Ground, seconds: float, view: View) -> Outcome:
     view.say(f"{len(core.returns):,} days of {', '.join(core.names)}, {core.dates[0]} to {core.dates[-1]}")
     view.step(f"starting a cluster with {ground.nodes} simulated nodes")
     begun = time.monotonic()
-    ground.start()
+    ground.start(view.step)
     view.say(f"the cluster and its operator run after {duration(time.monotonic() - begun)}")
     spec = ground.apply(EXAMPLES / "risk.yaml")
     wanted = int(spec["compute"]["replicas"])
