@@ -115,8 +115,8 @@ async def _swarm(api: Any, namespace: str, name: str | None) -> Object:
 
 def _board(path: str, uid: str) -> str | None:
     """A node's board, if the kubeconfig is the embedded cluster's: the first node that has one."""
-    from swarm_deploy.local.daemon import shared_memory
     from swarm_deploy.local.manager import Cluster
+    from swarm_deploy.local.record import shared_memory
 
     cluster = Cluster(Path(path).parent)
     record = cluster.record()

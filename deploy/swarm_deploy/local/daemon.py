@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from swarm_deploy import __version__
 from swarm_deploy.local.api.app import serve
 from swarm_deploy.local.api.client import LocalClient
 from swarm_deploy.local.node.addresses import Addresses
@@ -25,13 +24,13 @@ from swarm_deploy.local.node.kubelet import Kubelet, node_name
 from swarm_deploy.local.node.logs import log_path, read_log
 from swarm_deploy.local.node.scheduler import Scheduler
 from swarm_deploy.local.node.volumes import NodePaths
+from swarm_deploy.local.record import Record, shared_memory, start_time
 from swarm_deploy.local.store import Store
 from swarm_operator.api.crd import crd
 
-__all__ = ["Options", "Record", "run"]
+__all__ = ["Options", "run"]
 
 _log = logging.getLogger(__name__)
-_SHM = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -44,34 +43,6 @@ class Options:
     port: int = 0
     operator: bool = True
     back_off: float = 10.0
-
-
-class Record(msgspec.Struct, rename="camel"):
-    """`cluster.json`: who runs here, for whoever comes later."""
-
-    pid: int
-    start_time: int
-    cluster: str
-    url: str
-    nodes: int
-    cpus_per_node: int
-    version: str = __version__
-    operator: bool = True
-    ready: bool = False
-
-
-def shared_memory(cluster: str) -> Path:
-    """Where the nodes of a cluster have their shared memory."""
-    return _SHM / f"agentswarm-local-{cluster}"
-
-
-def start_time(pid: int) -> int:
-    """In clock ticks since boot; 0 when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 async def run(options: Options) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from swarm_agents.errors import SwarmError
-from swarm_deploy.local.daemon import Record, start_time
+from swarm_deploy.local.record import Record, start_time
 
 __all__ = ["Cluster", "LocalClusterError", "default_state"]
 

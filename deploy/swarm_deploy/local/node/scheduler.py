@@ -266,10 +266,8 @@ class Scheduler:
 
     async def _bind(self, pod: Object, node: str) -> bool:
         meta = pod["metadata"]
-        binding = {
-            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-        }  # fmt: skip
+        where = {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+        binding = {"metadata": where, "target": {"apiVersion": "v1", "kind": "Node", "name": node}}
         try:
             from swarm_deploy.local.api.special import bind
 
@@ -278,8 +276,8 @@ class Scheduler:
             if error.code not in (404, 409):
                 raise
             return False
-        where = f"{meta['namespace']}/{meta['name']}"
-        self._events.record(pod, "Normal", "Scheduled", f"Successfully assigned {where} to {node}")
+        name = f"{meta['namespace']}/{meta['name']}"
+        self._events.record(pod, "Normal", "Scheduled", f"Successfully assigned {name} to {node}")
         return True
 
     async def _fail(self, pod: Object, message: str) -> None:
