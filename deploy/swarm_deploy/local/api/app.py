@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import platform
 import random
-import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -43,7 +42,7 @@ from swarm_deploy.local.api.meta import Clock
 from swarm_deploy.local.api.negotiation import Answer, accepted, decode_body, duplicate_fields, patch_type
 from swarm_deploy.local.api.openapi import OpenApi
 from swarm_deploy.local.api.resources import Resource
-from swarm_deploy.local.api.special import ADMIN, Tokens, review, subresource_create
+from swarm_deploy.local.api.special import ADMIN, review
 from swarm_deploy.local.api.writes import Result
 from swarm_deploy.local.store import Store
 
@@ -76,8 +75,6 @@ class _Handler:
         self.token = token
         self.discovery = Discovery(api.catalog, address)
         self.openapi = OpenApi(api.catalog, VERSION)
-        # Signed with a key of this process: pods get new tokens when the cluster starts again.
-        self.tokens = Tokens(secrets.token_bytes(32))
 
     # -- the way in -------------------------------------------------------------------------------------------------
 
@@ -86,7 +83,7 @@ class _Handler:
         try:
             path = request.path
             if not path.startswith(_OPEN):
-                request["user"] = self._user(request)
+                self._user(request)
             if path.startswith(("/api/", "/apis/")) and path.count("/") >= (3 if path.startswith("/api/") else 4):
                 return await self._resources(request)
             return self._document(request, path)
@@ -107,7 +104,7 @@ class _Handler:
         if scheme.lower() == "bearer":
             if hmac.compare_digest(given.strip().encode(), self.token.encode()):
                 return ADMIN
-            subject = self.tokens.subject(given.strip(), self.api.clock())
+            subject = self.api.tokens.subject(given.strip(), self.api.clock())
             if subject is not None:
                 return subject
         raise unauthorized()
@@ -290,11 +287,11 @@ class _Handler:
             raise bad_request("the request has no body: an object was expected")
         resource = target.resource
         if resource.group in _REVIEWS:
-            return self._answer(request, resource, review(resource, obj, request["user"]))
+            return self._answer(request, resource, review(resource, obj, self._user(request)))
         if resource.qualified == "bindings":
             name = (obj.get("metadata") or {}).get("name", "")
             pods = self.api.resource("pods")
-            result = subresource_create(self.api, self.tokens, pods, target.namespace, name, "binding", obj)
+            result = self.api.below(pods, target.namespace, name, "binding", obj)
             return self._answer(request, pods, result)
         validation = _validation(request.query.get("fieldValidation", ""))
         problems = duplicate_fields(body) if validation != "Ignore" and "json" in (content_type or "json") else []
@@ -427,6 +424,8 @@ class _Handler:
                     first.cancel()
         except TimeoutError:
             pass
+        except ConnectionResetError:
+            return response  # the client has gone, and with it whoever could be told
         except ApiError as e:
             if not response.prepared:
                 raise
@@ -460,7 +459,7 @@ class _Handler:
             return self._answer(request, resource, Result(obj))
         if request.method == "POST":
             body = decode_body(await request.read(), request.headers.get("Content-Type", "")) or {}
-            result = subresource_create(self.api, self.tokens, resource, target.namespace, target.name, name, body)
+            result = self.api.below(resource, target.namespace, target.name, name, body)
             return self._answer(request, resource, result)
         if name == "finalize":
             body = decode_body(await request.read(), request.headers.get("Content-Type", "")) or {}

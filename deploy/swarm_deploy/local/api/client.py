@@ -129,6 +129,15 @@ class LocalClient:
         """Merge into the status alone: `status` is the content of `.status` (None removes a key, lists are replaced)."""
         return await self.patch(resource, name, {"status": status}, namespace, type="merge", subresource="status")
 
+    async def subresource(
+        self, resource: str, name: str, subresource: str, body: Object, namespace: str = ""
+    ) -> Object:
+        """POST below an object: `binding` and `eviction` of a pod, `token` of a service account."""
+        result: Object = _copy(
+            self._api.below(self._api.resource(resource), namespace, name, subresource, _copy(body)).object
+        )
+        return result
+
     async def delete(
         self,
         resource: str,

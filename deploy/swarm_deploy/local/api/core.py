@@ -13,6 +13,7 @@ import asyncio
 import base64
 import binascii
 import json
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -28,8 +29,9 @@ from swarm_deploy.local.api.meta import Clock, timestamp
 from swarm_deploy.local.api.resources import Catalog, Resource
 from swarm_deploy.local.api.scale import scale_of
 from swarm_deploy.local.api.selectors import field_matcher, label_matcher
+from swarm_deploy.local.api.special import Tokens, below
 from swarm_deploy.local.api.structural import default
-from swarm_deploy.local.api.writes import Writes
+from swarm_deploy.local.api.writes import Result, Writes
 from swarm_deploy.local.store import Compacted, Store
 
 __all__ = ["Api", "LogReader", "Page"]
@@ -65,6 +67,8 @@ class Api(Writes):
         self.catalog = Catalog()
         #: Set by whoever runs containers.
         self.log_reader = log_reader
+        # Signed with a key of this process: pods get new tokens when the cluster starts again.
+        self.tokens = Tokens(secrets.token_bytes(32))
         #: Called after a namespace or a definition began to be deleted; set by `lifecycle`.
         self.sweeper: asyncio.Event | None = None
         self._snapshots: OrderedDict[str, list[Object]] = OrderedDict()
@@ -300,6 +304,10 @@ class Api(Writes):
         if initial:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
         return {**out, "metadata": meta}
+
+    def below(self, resource: Resource, namespace: str, name: str, subresource: str, body: Object) -> Result:
+        """POST to a path below an object: bindings, evictions, tokens."""
+        return below(self, resource, namespace, name, subresource, body)
 
     def now(self) -> str:
         """The time, as objects carry it."""

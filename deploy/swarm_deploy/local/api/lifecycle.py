@@ -18,6 +18,7 @@ __all__ = ["Sweeper", "set_up"]
 
 Object = dict[str, Any]
 
+_LOOK_SECONDS = 0.05
 _CONDITIONS = (
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
     ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
@@ -48,25 +49,24 @@ def set_up(api: Api, *, address: str = "", port: int = 0) -> None:
             "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
             "spec": {
                 "clusterIP": "10.96.0.1",
+                "ipFamilyPolicy": "SingleStack",
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port or 6443}],
             },
         }
         api.create(services, "default", obj, manager="kube-apiserver")
     if address:
-        subsets: list[Object] = [
-            {"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}
-        ]
-        held = api.store.get("endpoints", "default", "kubernetes")
-        if held is None:
-            obj: Object = {
-                "apiVersion": "v1",
-                "kind": "Endpoints",
-                "metadata": {"name": "kubernetes"},
-                "subsets": subsets,
-            }
-            api.create(api.resource("endpoints"), "default", obj, manager="kube-apiserver")
-        elif held.get("subsets") != subsets:
-            api.store.update("endpoints", "default", "kubernetes", {**held, "subsets": subsets})
+        _own_endpoints(api, address, port)
+
+
+def _own_endpoints(api: Api, address: str, port: int) -> None:
+    """Say where the API itself listens; the port may be another one than last time."""
+    subsets = [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]
+    held = api.store.get("endpoints", "default", "kubernetes")
+    if held is None:
+        obj = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes"}, "subsets": subsets}
+        api.create(api.resource("endpoints"), "default", obj, manager="kube-apiserver")
+    elif held.get("subsets") != subsets:
+        api.store.update("endpoints", "default", "kubernetes", {**held, "subsets": subsets})
 
 
 class Sweeper:
@@ -75,22 +75,20 @@ class Sweeper:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._wake = api.sweeper = asyncio.Event()
+        self._seen = -1
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             self._wake.clear()
+            self._seen = self._api.store.revision
             waiting = self.sweep()
             if not waiting:
                 await self._wake.wait()
                 continue
-            # Something is in the way (a finalizer, a pod that ends): look again when the store has moved on.
-            before = self._api.store.revision
-            while self._api.store.revision == before and not self._wake.is_set():
-                try:
-                    await asyncio.wait_for(self._wake.wait(), 0.1)
-                except TimeoutError:
-                    pass
+            # Something is in the way (a finalizer, a pod that ends): look again once the store has moved on.
+            while self._api.store.revision == self._seen and not self._wake.is_set():
+                await asyncio.sleep(_LOOK_SECONDS)
 
     def sweep(self) -> bool:
         """One round; whether something is left to wait for."""
@@ -150,7 +148,8 @@ class Sweeper:
             )
         if conditions != namespace.get("status", {}).get("conditions"):
             status_now = {**namespace["status"], "conditions": conditions}
-            namespace = api.store.update("namespaces", "", name, {**namespace, "status": status_now})
+            kind_of = api.resource("namespaces")
+            namespace = api.write_status(kind_of, namespace, status_now, manager="kube-controller-manager")
         if left or namespace["metadata"].get("finalizers"):
             return True
         api.store.delete("namespaces", "", name)
@@ -163,7 +162,8 @@ class Sweeper:
         text = "CustomResource deletion is in progress"
         status = crd.terminating(definition, "InstanceDeletionInProgress", text, api.now())
         if status != definition["status"]:
-            definition = api.store.update(DEFINITIONS, "", name, {**definition, "status": status})
+            api.write_status(api.resource(DEFINITIONS), definition, status, manager="kube-apiserver")
+            return True
         items = api.store.list(key)
         if items and served:
             going = [i for i in items if not i["metadata"].get("deletionTimestamp")]

@@ -158,18 +158,27 @@ def _without(entries: _Entries, comparison: fs.Comparison, own: _Key | None, *, 
 
 
 def update(
-    kind: Type, live: Object, sent: Object, *, manager: str, version: str, now: str, subresource: str = ""
+    kind: Type,
+    live: Object,
+    sent: Object,
+    *,
+    manager: str,
+    version: str,
+    now: str,
+    subresource: str = "",
+    ignore: tuple[fs.Path, ...] = (),
 ) -> Object:
     """The object that was sent, with the bookkeeping of what it changed.
 
     Args:
         live: what is there; for a new object the empty one of its kind.
         version: the apiVersion the client speaks.
+        ignore: what this endpoint does not write (a status, where there is a status subresource).
     """
     entries = _entries(live, sent, subresource=subresource)
     comparison = fs.compare(kind, _bare(live), _bare(sent))
     entries = _without(entries, comparison, None, conflicts_too=True)
-    mine = (comparison.modified | comparison.added) - _NEVER
+    mine = _writable((comparison.modified | comparison.added) - _NEVER, ignore)
     entries = {k: replace(e, fields=e.fields - _NEVER) for k, e in entries.items()}
     if mine:
         key = _Key(manager, "Update", version, subresource)
@@ -177,6 +186,10 @@ def update(
         entries[key] = _Entry(mine | before.fields if before else mine, version, now)
         entries = _capped(entries)
     return _with(sent, {k: e for k, e in entries.items() if e.fields})
+
+
+def _writable(fields: Fields, ignore: tuple[fs.Path, ...]) -> Fields:
+    return frozenset(p for p in fields if not any(p[: len(i)] == i for i in ignore))
 
 
 def _capped(entries: _Entries) -> _Entries:
@@ -284,7 +297,7 @@ def _apply(
             f"failed to create typed patch object ({where}; {group}/{bare}, Kind={config.get('kind')}): {e}",
             reason=" ",
         ) from None
-    mine = frozenset(p for p in mine - _NEVER if not any(p[: len(i)] == i for i in ignore))
+    mine = _writable(mine - _NEVER, ignore)
     key = _Key(manager, "Apply", "", subresource)
     before = entries.get(key)
     entries = dict(entries)

@@ -81,13 +81,21 @@ class Resource:
     @property
     def storage_hash(self) -> str:
         """What discovery calls storageVersionHash."""
-        digest = hashlib.sha256(f"{self.group}/{self.version}/{self.kind}".encode()).digest()
+        version = _STORED_AS.get(self.qualified, self.version)
+        digest = hashlib.sha256(f"{self.group}/{version}/{self.kind}".encode()).digest()
         return base64.b64encode(digest[:8]).decode()
 
     def subresource(self, name: str) -> Subresource | None:
         """The subresource of that name, if it has one."""
         return next((s for s in self.subresources if s.name == name), None)
 
+
+# Real servers of this version still store these as the version before; clients only compare the hash.
+_STORED_AS = {
+    "customresourcedefinitions.apiextensions.k8s.io": "v1beta1",
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": "v1beta1",
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": "v1beta1",
+}
 
 _CONTROLLER = "the embedded cluster runs no controller for it; create Pods, or a Swarm, or use a real cluster"
 _NETWORK = "the embedded cluster has no network of its own that could enforce or route it; use a real cluster"

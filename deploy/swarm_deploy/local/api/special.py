@@ -25,7 +25,7 @@ from swarm_deploy.local.api.writes import Result, copy
 if TYPE_CHECKING:
     from swarm_deploy.local.api.core import Api
 
-__all__ = ["Tokens", "bind", "evict", "review"]
+__all__ = ["Tokens", "below", "bind", "evict", "review"]
 
 Object = dict[str, Any]
 
@@ -131,12 +131,10 @@ def bind(api: Api, namespace: str, name: str, body: Object) -> Result:
         raise conflict("pods/binding", "", name, text)
     pod["spec"]["nodeName"] = target["name"]
     conditions = [c for c in pod["status"].get("conditions") or () if c["type"] != "PodScheduled"]
-    generation = pod["metadata"].get("generation", 1)
     pod["status"]["conditions"] = [
         *conditions,
         {
             "type": "PodScheduled",
-            "observedGeneration": generation,
             "status": "True",
             "lastProbeTime": None,
             "lastTransitionTime": api.now(),
@@ -197,9 +195,7 @@ def evict(api: Api, namespace: str, name: str, body: Object) -> Result:
     return Result(_status(), 201)
 
 
-def subresource_create(
-    api: Api, tokens: Tokens, resource: Resource, namespace: str, name: str, subresource: str, body: Object
-) -> Result:
+def below(api: Api, resource: Resource, namespace: str, name: str, subresource: str, body: Object) -> Result:
     """POST to a path below an object."""
     where = (resource.qualified, subresource)
     if where == ("pods", "binding"):
@@ -207,5 +203,5 @@ def subresource_create(
     if where == ("pods", "eviction"):
         return evict(api, namespace, name, body)
     if where == ("serviceaccounts", "token"):
-        return tokens.request(api, namespace, name, body)
+        return api.tokens.request(api, namespace, name, body)
     raise method_not_allowed()

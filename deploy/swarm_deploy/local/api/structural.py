@@ -355,7 +355,7 @@ def _check_logic(schema: Object, value: Any, path: str, name: str, causes: list[
             causes.extend(failed[0])
     if "anyOf" in schema and all(results := [passes(part) for part in schema["anyOf"]]):
         causes.append(invalid_value(path, _echo(value), f"{shown_name} must validate at least one schema (anyOf)"))
-        causes.extend(min(results, key=lambda found: len(found)))
+        causes += _fewest(results)
     if "oneOf" in schema:
         results = [passes(part) for part in schema["oneOf"]]
         matches = sum(not found for found in results)
@@ -364,9 +364,13 @@ def _check_logic(schema: Object, value: Any, path: str, name: str, causes: list[
             text = f"{shown_name} must validate one and only one schema (oneOf). {detail}"
             causes.append(invalid_value(path, _echo(value), text))
             if not matches:
-                causes.extend(min(results, key=lambda found: len(found)))
+                causes += _fewest(results)
     if "not" in schema and not passes(schema["not"]):
         causes.append(invalid_value(path, _echo(value), f"{shown_name} must not validate the schema (not)"))
+
+
+def _fewest(results: list[list[Cause]]) -> list[Cause]:
+    return min(results, key=len)
 
 
 def _echo(value: Any) -> Any:

@@ -372,6 +372,18 @@ _BUILT_IN: dict[str, tuple[str, _Cells | None]] = {
 }
 
 
+# By these clients grey out the rows of pods that have ended.
+_ENDED = {
+    "Succeeded": {
+        "type": "Completed",
+        "status": "True",
+        "reason": "Succeeded",
+        "message": "The pod has completed successfully.",
+    },
+    "Failed": {"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."},
+}
+
+
 def columns_of(resource: Resource) -> list[Object]:
     """The column definitions of a kind's table."""
     if resource.definition is not None:
@@ -453,6 +465,8 @@ def table(
             make = _BUILT_IN.get(resource.qualified, ("", None))[1] or _named()
             cells = make(obj, now)
         row: Object = {"cells": cells}
+        if resource.qualified == "pods" and (ended := _ENDED.get(obj.get("status", {}).get("phase", ""))):
+            row["conditions"] = [ended]
         if include == "Object":
             row["object"] = obj
         else:

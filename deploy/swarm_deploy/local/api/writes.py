@@ -215,6 +215,7 @@ class Writes:
             manager=manager,
             version=resource.group_version,
             now=self.now(),
+            ignore=_not_written(resource, ""),
         )
         return self._insert(resource, obj, warnings, dry_run=dry_run)
 
@@ -337,17 +338,22 @@ class Writes:
         status = crd.accepted_status(definition, others, self.now())
         if status != definition.get("status"):
             resource = self.resource("customresourcedefinitions.apiextensions.k8s.io")
-            changed = managed.update(
-                _type(resource),
-                definition,
-                {**definition, "status": status},
-                manager="kube-apiserver",
-                version=resource.group_version,
-                now=self.now(),
-                subresource="status",
-            )
-            definition = self.store.update(resource.key, "", definition["metadata"]["name"], changed)
+            definition = self.write_status(resource, definition, status, manager="kube-apiserver")
         self.serve_definition(definition)
+
+    def write_status(self, resource: Resource, obj: Object, status: Object, *, manager: str) -> Object:
+        """Set the status of an object that the server itself looks after, under the name of who does so elsewhere."""
+        changed = managed.update(
+            _type(resource),
+            obj,
+            {**obj, "status": status},
+            manager=manager,
+            version=resource.group_version,
+            now=self.now(),
+            subresource="status",
+        )
+        meta = obj["metadata"]
+        return self.store.update(resource.key, meta.get("namespace", ""), meta["name"], changed)
 
     # -- validation -------------------------------------------------------------------------------------------------
 
@@ -602,13 +608,6 @@ class Writes:
             raise bad_request(f"name in object ({meta.get('name')}) must match name in URL ({name})")
         stored = self.store.get(resource.key, namespace, name)
         live = self.view(resource, stored) if stored is not None else self._empty(resource)
-        ignore: tuple[tuple[str, ...], ...] = ()
-        if resource.subresource("status"):
-            ignore = (("f:status",),) if subresource != "status" else (("f:spec",),)
-        if not resource.custom and "stringData" in config:
-            # It is write-only: nothing of it is left to own.
-            config = dict(config)
-            config["data"] = {**(config.get("data") or {}), **_encoded(config.pop("stringData"))}
         merged = managed.apply(
             _type(resource),
             live,
@@ -618,7 +617,7 @@ class Writes:
             now=self.now(),
             force=force,
             subresource=subresource,
-            ignore=ignore,
+            ignore=_not_written(resource, subresource),
         )
         merged = copy(merged)
         if stored is None:
@@ -687,9 +686,11 @@ class Writes:
         grace = pod_grace(live, options.get("gracePeriodSeconds")) if resource.kind == "Pod" else 0
         if not finalizers and not grace:
             gone = {**live, "metadata": {**meta}}
-            if resource.kind == "Pod":
-                gone["metadata"].setdefault("deletionTimestamp", self.now())
-                gone["metadata"]["deletionGracePeriodSeconds"] = 0
+            if resource.kind == "Pod" and meta.get("deletionGracePeriodSeconds"):
+                # Watchers of a pod that was given time see that its time is over, and then that it is gone.
+                gone["metadata"] |= {"deletionTimestamp": self.now(), "deletionGracePeriodSeconds": 0}
+                if not dry_run:
+                    gone = self.store.update(resource.key, namespace, name, gone)
             if not dry_run:
                 self._remove(resource, gone)
             if strategy_of(resource).returns_deleted:
@@ -818,10 +819,11 @@ def _meta_type() -> Type:
     return Type({"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"})
 
 
-def _encoded(text: Object | None) -> Object:
-    import base64
-
-    return {k: base64.b64encode(str(v).encode()).decode() for k, v in (text or {}).items()}
+def _not_written(resource: Resource, subresource: str) -> tuple[tuple[str, ...], ...]:
+    """The fields that a write to this endpoint leaves alone, and so can't own."""
+    if resource.subresource("status") is None:
+        return ()
+    return (("f:spec",),) if subresource == "status" else (("f:status",),)
 
 
 def _at(obj: Any, field: str) -> Any:
