@@ -1,9 +1,9 @@
 """Replaying recorded exchanges with an API server against the embedded one, and comparing the answers.
 
-A recording is a list of exchanges (`request`, `response`). Names, identities, versions and times differ from run to run, so
-the replayer learns, answer by answer, which of ours stands for which of theirs, puts ours into the requests that follow, and
-compares what is left: status, the headers that matter, and the whole body. A watch runs beside what follows it, and is
-compared when the recording ends.
+A recording is a list of exchanges (`request`, `response`). Names, identities, versions and times differ from run to
+run, so the replayer learns, answer by answer, which of ours stands for which of theirs, puts ours into the requests
+that follow, and compares what is left: status, the headers that matter, and the whole body. A watch runs beside what
+follows it, and is compared when the recording ends.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
 """The embedded cluster's memory: every object, in SQLite, with one revision counter and a history to watch.
 
-It stands where etcd stands in a real cluster. All that the API promises about versions rests on four invariants kept here:
+It stands where etcd stands in a real cluster. All that the API promises about versions rests on four invariants kept
+here:
 
-- one counter, raised by one with every write, gives each object its `metadata.resourceVersion`; it is stored in the same
-  transaction as the write, so that it never runs backwards, also not when the process is killed;
-- an object that was handed out is never changed afterwards: a write stores a new one. Readers, watchers and pages of a list
-  therefore share objects without copying (whoever wants to change one copies it first);
-- the events of a resource are kept in order in a ring. A watcher is a position in that ring, not a buffer of its own, so a
-  slow watcher costs nothing and can't hold memory: when its position falls out of the ring it is told so (`Compacted`);
-- everything happens on one event loop, so reading and writing need no lock. SQLite is the journal: it is read once, when
-  the store opens.
+- one counter, raised by one with every write, gives each object its `metadata.resourceVersion`; it is stored in the
+  same transaction as the write, so that it never runs backwards, also not when the process is killed;
+- an object that was handed out is never changed afterwards: a write stores a new one. Readers, watchers and pages of
+  a list therefore share objects without copying (whoever wants to change one copies it first);
+- the events of a resource are kept in order in a ring. A watcher is a position in that ring, not a buffer of its own,
+  so a slow watcher costs nothing and can't hold memory: when its position falls out of the ring it is told so
+  (`Compacted`);
+- everything happens on one event loop, so reading and writing need no lock. SQLite is the journal: it is read once,
+  when the store opens.
 
-Rejected: reading through SQLite on each request (a list of a thousand pods would parse a thousand bodies again), and keeping
-the history on disk (a client that watches across a restart gets 410 and lists again, as it must be able to anyway).
+Rejected: reading through SQLite on each request (a list of a thousand pods would parse a thousand bodies again), and
+keeping the history on disk (a client that watches across a restart gets 410 and lists again, as it must be able to
+anyway).
 """
 
 from __future__ import annotations
@@ -41,11 +44,11 @@ class StoreError(Exception):
     """Whatever the store refuses."""
 
 
-class Missing(StoreError):
+class Missing(StoreError):  # noqa: N818 - it names what was found
     """There is no object of that name."""
 
 
-class Present(StoreError):
+class Present(StoreError):  # noqa: N818 - it names what was found
     """There is one already."""
 
     def __init__(self, current: Object) -> None:
@@ -53,7 +56,7 @@ class Present(StoreError):
         self.current = current
 
 
-class Stale(StoreError):
+class Stale(StoreError):  # noqa: N818 - it names what was found
     """The object has moved on since the revision the writer had read."""
 
     def __init__(self, current: Object) -> None:
@@ -61,7 +64,7 @@ class Stale(StoreError):
         self.current = current
 
 
-class Compacted(StoreError):
+class Compacted(StoreError):  # noqa: N818 - it names what was found
     """The history no longer reaches back to the revision asked for."""
 
     def __init__(self, asked: int, oldest: int) -> None:
@@ -70,7 +73,7 @@ class Compacted(StoreError):
         self.oldest = oldest
 
 
-class StoreUnusable(StoreError):
+class StoreUnusable(StoreError):  # noqa: N818 - it names what was found
     """The state directory can't be used; the message says what to do."""
 
 
@@ -144,20 +147,22 @@ class Store:
         except sqlite3.Error as e:
             reason = "another cluster is running in it" if "locked" in str(e) else str(e)
             raise StoreUnusable(
-                f"can't use the cluster's state in {path}: {reason}. Stop that cluster, or choose another state directory."
+                f"can't use the cluster's state in {path}: {reason}."
+                " Stop that cluster, or choose another state directory."
             ) from e
 
     def _open(self, path: Path | None) -> sqlite3.Connection:
         db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=1)
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
         db.execute("PRAGMA journal_mode=WAL")
-        # In WAL mode this loses at most the last writes when the machine itself goes down, and never the file's consistency.
+        # In WAL mode this loses at most the last writes when the machine itself goes down, and never the file's
+        # consistency.
         db.execute("PRAGMA synchronous=NORMAL")
         layout = db.execute("PRAGMA user_version").fetchone()[0]
         if layout not in (0, _LAYOUT):
             db.close()
             raise StoreUnusable(
-                f"the cluster's state in {path} was written by another version (layout {layout}, this one reads {_LAYOUT}). "
+                f"the cluster's state in {path} was written by another version (layout {layout}, not {_LAYOUT}). "
                 "Remove it to start afresh, or choose another state directory."
             )
         with db:

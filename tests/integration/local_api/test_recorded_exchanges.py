@@ -1,11 +1,11 @@
 """What stock kubectl and kopf asked a real API server, asked of the embedded one: the same answers must come.
 
-The recordings lie beside the repository (`../shared/real-api`, or where SWARM_REAL_API says) and the tests are skipped where
-they are not: what the suite needs on a bare clone is in `test_own_exchanges`, with data of its own.
+The recordings lie beside the repository (`../shared/real-api`, or where SWARM_REAL_API says) and the tests are
+skipped where they are not: what the suite needs on a bare clone is in `test_own_exchanges`, with data of its own.
 
-A recording holds what went over the wire and nothing of what happened beside it: kubelets writing statuses, controllers,
-three commands that ran while a watch was open. The stage directions below play these parts, under the names that the real
-ones used, and take the statuses from the recording itself.
+A recording holds what went over the wire and nothing of what happened beside it: kubelets writing statuses,
+controllers, three commands that ran while a watch was open. The stage directions below play these parts, under the
+names that the real ones used, and take the statuses from the recording itself.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class _Stage:
         """Whatever makes a pod's next events come: placing it, reports, and its end."""
         for before, event in pairwise([e["object"] for e in events if e["type"] != "BOOKMARK"]):
             name, meta = event["metadata"]["name"], event["metadata"]
-            if event == before or "nodeName" in event["spec"] and "nodeName" not in before["spec"]:
+            if event == before or ("nodeName" in event["spec"] and "nodeName" not in before["spec"]):
                 target = {"target": {"name": event["spec"]["nodeName"]}}
                 await self.kubelet.subresource("pods", name, "binding", target, "default")
             elif meta.get("deletionGracePeriodSeconds") != before["metadata"].get("deletionGracePeriodSeconds"):

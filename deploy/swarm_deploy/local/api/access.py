@@ -1,7 +1,7 @@
 """How clients get in: the server's certificate, the token, and the kubeconfig that carries both.
 
-The certificates are made once and kept with the state, so that a kubeconfig stays good over a restart. They hold for the
-loopback addresses only, like the server itself.
+The certificates are made once and kept with the state, so that a kubeconfig stays good over a restart. They hold for
+the loopback addresses only, like the server itself.
 """
 
 from __future__ import annotations

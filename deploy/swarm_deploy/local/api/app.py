@@ -1,7 +1,7 @@
 """The API over HTTP: paths, authentication, content negotiation, streams. What a request means is `core`'s.
 
-One handler takes every path: Kubernetes' are regular, and resources come and go with CustomResourceDefinitions, which a
-table of routes would have to follow.
+One handler takes every path: Kubernetes' are regular, and resources come and go with CustomResourceDefinitions, which
+a table of routes would have to follow.
 """
 
 from __future__ import annotations
@@ -401,7 +401,7 @@ class _Handler:
             initial=initial,
         )
         # Spread, so that clients that started together don't all come back together.
-        seconds = _integer(query, "timeoutSeconds") or random.randint(1800, 3600)  # noqa: S311 - no secret
+        seconds = _integer(query, "timeoutSeconds") or random.randint(1800, 3600)
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
@@ -412,9 +412,9 @@ class _Handler:
                 first = asyncio.ensure_future(anext(events, None))
                 await asyncio.wait({first}, timeout=0.001)
                 try:
-                    if first.done() and (error := first.exception()) is not None and isinstance(error, ApiError):
-                        if error.code != 410:
-                            raise error
+                    error = first.exception() if first.done() else None
+                    if isinstance(error, ApiError) and error.code != 410:
+                        raise error
                     await response.prepare(request)
                     item = await first
                     while item is not None:
@@ -681,7 +681,11 @@ async def serve(
     log_reader: LogReader | None = None,
     clock: Clock = time.time,
 ) -> AsyncIterator[Server]:
-    """Serve a store over TLS while the context lasts. `state` is where the credentials are kept; port 0 takes a free one.
+    """Serve a store over TLS while the context lasts.
+
+    Args:
+        state: the directory in which the credentials are kept.
+        port: 0 takes a free one.
 
     Raises:
         OSError: the port is in use.

@@ -1,16 +1,17 @@
 """The rules in `x-kubernetes-validations`, by the library `common-expression-language`.
 
-A rule is compiled when its CustomResourceDefinition is accepted, and a definition whose rules do not compile is refused: a
-rule that silently never ran would be worse than none. What the library can't do is found there too (optional field
-selection `.?`, and the libraries `format`, `ip`, `cidr` and `url` of Kubernetes).
+A rule is compiled when its CustomResourceDefinition is accepted, and a definition whose rules do not compile is
+refused: a rule that silently never ran would be worse than none. What the library can't do is found there too
+(optional field selection `.?`, and the libraries `format`, `ip`, `cidr` and `url` of Kubernetes).
 
-Three differences from a real server remain, and each errs towards accepting a definition that a real one refuses: there is
-no static type checker (but a field that the schema lacks is found), the cost of a rule is not estimated, and integer
-overflow is not an error. The test suite runs against both.
+Three differences from a real server remain, and each errs towards accepting a definition that a real one refuses:
+there is no static type checker (but a field that the schema lacks is found), the cost of a rule is not estimated, and
+integer overflow is not an error. The test suite runs against both.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -26,12 +27,50 @@ __all__ = ["check_rules", "rule_causes"]
 Object = dict[str, Any]
 
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var void"
-    " while".split()
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
 )
 _FUNCTIONS = frozenset(
-    "isSorted sum min max indexOf lastIndexOf find findAll quantity isQuantity isLessThan isGreaterThan compareTo"
-    " asInteger asApproximateFloat isInteger isURL".split()
+    [
+        "isSorted",
+        "sum",
+        "min",
+        "max",
+        "indexOf",
+        "lastIndexOf",
+        "find",
+        "findAll",
+        "quantity",
+        "isQuantity",
+        "isLessThan",
+        "isGreaterThan",
+        "compareTo",
+        "asInteger",
+        "asApproximateFloat",
+        "isInteger",
+        "isURL",
+    ]
 )
 _REASONS = {
     "": ("FieldValueInvalid", "Invalid value: {}"),
@@ -50,7 +89,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
 
     def is_sorted(values: list[Any]) -> bool:
         listed = comparable(values)
-        return all(a <= b for a, b in zip(listed, listed[1:], strict=False))
+        return all(a <= b for a, b in itertools.pairwise(listed))
 
     def total(values: list[Any]) -> Any:
         listed = comparable(values)
@@ -139,7 +178,7 @@ def _known_functions() -> frozenset[str]:
     return frozenset(standard.split()) | frozenset(_context().functions) | _FUNCTIONS
 
 
-# -- when a definition is accepted --------------------------------------------------------------------------------------
+# -- when a definition is accepted -----------------------------------------
 
 
 def check_rules(schema: Object, path: str) -> list[Cause]:
@@ -217,7 +256,7 @@ def _missing_field(schema: Object, chain: str) -> str:
     return ""
 
 
-# -- when an object is written ------------------------------------------------------------------------------------------
+# -- when an object is written -----------------------------------------
 
 
 def _escape(name: str) -> str:
@@ -271,7 +310,7 @@ _NONE: Any = object()
 
 
 def rule_causes(schema: Object, value: Any, old: Any = None) -> list[Cause]:
-    """The rules that an object breaks. `old` is what is being replaced; a value that did not change is not blamed again."""
+    """The rules that an object breaks. `old` is what it replaces: a value that did not change is not blamed again."""
     causes: list[Cause] = []
     _walk(schema, value, _NONE if old is None else old, "", causes)
     return causes

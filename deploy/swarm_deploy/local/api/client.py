@@ -1,7 +1,8 @@
-"""How the cluster's own parts (kubelets, scheduler, controllers) reach the API: in process, with the semantics of HTTP.
+"""How the cluster's own parts (kubelets, scheduler, controllers) reach the API: in process, with the semantics of
+HTTP.
 
-A call goes through the same defaulting, validation, admission and versioning as a request from outside, and fails with the
-same `ApiError`; only the encoding and the socket are left out. What it returns is the caller's own copy.
+A call goes through the same defaulting, validation, admission and versioning as a request from outside, and fails
+with the same `ApiError`; only the encoding and the socket are left out. What it returns is the caller's own copy.
 
 A resource is named `plural` or `plural.group` (`pods`, `leases.coordination.k8s.io`), as kubectl names it.
 """
@@ -104,7 +105,7 @@ class LocalClient:
         patch: Any,
         namespace: str = "",
         *,
-        type: PatchType = "merge",  # noqa: A002 - what kubectl and every client call it
+        type: PatchType = "merge",  # noqa: A002 - what every client calls it
         subresource: str = "",
         force: bool = False,
         dry_run: bool = False,
@@ -126,7 +127,7 @@ class LocalClient:
         return result
 
     async def patch_status(self, resource: str, name: str, status: Object, namespace: str = "") -> Object:
-        """Merge into the status alone: `status` is the content of `.status` (None removes a key, lists are replaced)."""
+        """Merge into the status alone. `status` is the content of `.status`; None removes a key, lists are replaced."""
         return await self.patch(resource, name, {"status": status}, namespace, type="merge", subresource="status")
 
     async def subresource(
@@ -149,7 +150,7 @@ class LocalClient:
         uid: str | None = None,
         resource_version: str | None = None,
     ) -> Object:
-        """Delete, or mark as deleting where finalizers or a pod's grace period say so. 0 seconds removes a pod at once."""
+        """Delete, or mark as going where finalizers or a pod's grace say so; 0 seconds removes a pod at once."""
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
         if grace_period is not None:
             options["gracePeriodSeconds"] = grace_period

@@ -1,8 +1,8 @@
 """The API itself, without HTTP: what a request means for the store.
 
-`Api` is one object whose methods are the verbs; the HTTP application and the cluster's own parts call the same ones. All
-but `watch` are synchronous: a request is decided and written between two turns of the event loop, which is why there are no
-locks, and why two writers can't both find the version they had read.
+`Api` is one object whose methods are the verbs; the HTTP application and the cluster's own parts call the same ones.
+All but `watch` are synchronous: a request is decided and written between two turns of the event loop, which is why
+there are no locks, and why two writers can't both find the version they had read.
 
 Reading is here; writing is in `writes`, which is mixed in.
 """

@@ -142,7 +142,7 @@ def terminating(definition: Object, reason: str, message: str, now: str) -> Obje
     return status
 
 
-# -- which are accepted -------------------------------------------------------------------------------------------------
+# -- which are accepted -----------------------------------------
 
 
 def definition_causes(obj: Object, old: Object | None = None) -> list[Cause]:
@@ -152,7 +152,7 @@ def definition_causes(obj: Object, old: Object | None = None) -> list[Cause]:
     causes: list[Cause] = []
     wanted = f"{names.get('plural', '')}.{spec.get('group', '')}"
     if obj["metadata"].get("name") != wanted:
-        text = f'must be spec.names.plural+"."+spec.group'
+        text = 'must be spec.names.plural+"."+spec.group'
         causes.append(invalid_value("metadata.name", obj["metadata"].get("name", ""), text))
     if not spec.get("group"):
         causes.append(required("spec.group"))
@@ -189,7 +189,7 @@ def definition_causes(obj: Object, old: Object | None = None) -> list[Cause]:
         present = [v.get("name") for v in spec.get("versions") or ()]
         for index, name in enumerate(stored):
             if name not in present:
-                text = f"must remain in spec.versions"
+                text = "must remain in spec.versions"
                 causes.append(invalid_value(f"status.storedVersions[{index}]", name, text))
     return causes
 
@@ -333,7 +333,8 @@ def _structural(schema: Object, path: str, *, root: bool = False, logic: bool = 
         if root:
             for name, rule in ((schema.get("properties") or {}).get("metadata") or {}).items():
                 if name not in ("type", "properties", "description"):
-                    text = "must not specify anything other than name and generateName, but metadata is implicitly specified"
+                    text = "must not specify anything other than name and generateName,"
+                    text += " but metadata is implicitly specified"
                     causes.append(forbidden_field(f"{path}.properties[metadata]", text))
                     del rule
                     break
@@ -387,7 +388,8 @@ def _lists(schema: Object, path: str) -> list[Cause]:
                 text = "entries must all be names of item properties"
                 causes.append(invalid_value(f"{path}.x-kubernetes-list-map-keys", key, text))
             elif key not in (items.get("required") or ()) and "default" not in declared:
-                text = f"this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+                text = "this property is in x-kubernetes-list-map-keys,"
+                text += " so it must have a default or be a required property"
                 causes.append(required(f"{path}.items.properties[{key}].default", text))
             if key in seen:
                 causes.append(duplicate(here, key))

@@ -1,4 +1,5 @@
-"""What built-in kinds become before they are stored: defaults filled in, empty things left out, quantities written plainly.
+"""What built-in kinds become before they are stored: defaults filled in, empty things left out, quantities written
+plainly.
 
 A real server does this by decoding into Go structs and encoding them again; here the kinds that this cluster accepts
 are done by hand. It has to be exact for what people apply: `kubectl apply` twice must say `unchanged`, `kubectl diff`
@@ -93,7 +94,7 @@ def default_builtin(group: str, version: str, kind: str, obj: Object) -> Object:
     return obj
 
 
-# -- pods ---------------------------------------------------------------------------------------------------------------
+# -- pods -----------------------------------------
 
 
 def _quantities(where: Object | None, *keys: str) -> None:
@@ -208,7 +209,7 @@ def _pod(obj: Object) -> None:
     _quantities(status, "allocatedResources")
 
 
-# -- the others ---------------------------------------------------------------------------------------------------------
+# -- the others -----------------------------------------
 
 
 def _service(obj: Object) -> None:

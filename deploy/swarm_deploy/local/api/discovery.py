@@ -1,4 +1,4 @@
-"""Discovery: what a client asks first, in the aggregated form that kubectl prefers and the plain one that kopf reads."""
+"""Discovery: what clients ask first, in the aggregated form that kubectl prefers and the plain one that kopf reads."""
 
 from __future__ import annotations
 

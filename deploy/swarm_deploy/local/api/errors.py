@@ -1,7 +1,7 @@
 """What the API refuses with: a `Status` object, worded as a real API server words it.
 
-Clients decide by `reason` and `code`; people read `message`; `details.causes` name the fields. All three are part of the
-API's contract, so they are built here and nowhere else.
+Clients decide by `reason` and `code`; people read `message`; `details.causes` name the fields. All three are part of
+the API's contract, so they are built here and nowhere else.
 """
 
 from __future__ import annotations

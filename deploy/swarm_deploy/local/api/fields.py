@@ -1,12 +1,13 @@
 """Sets of fields, and the four things that managing fields needs done with them by type.
 
-A set of fields is a frozenset of paths; a path is a tuple of elements written as in `managedFields`: `f:spec` a field,
-`k:{"name":"c"}` an item of a map list, `v:"x"` one of a set. So union, difference and intersection are the language's own.
+A set of fields is a frozenset of paths; a path is a tuple of elements written as in `managedFields`: `f:spec` a
+field, `k:{"name":"c"}` an item of a map list, `v:"x"` one of a set. So union, difference and intersection are the
+language's own.
 
-The rules are those of structured-merge-diff, which real servers use: what counts as changed or added (`compare`), what an
-applied configuration claims (`claims`), how it is merged into the live object (`merge`), and what is left after taking
-fields away (`remove`). Two of them look odd and are deliberate: a container that is new is itself a member (so that its
-owner may remove it), and an item of a list always is.
+The rules are those of structured-merge-diff, which real servers use: what counts as changed or added (`compare`),
+what an applied configuration claims (`claims`), how it is merged into the live object (`merge`), and what is left
+after taking fields away (`remove`). Two of them look odd and are deliberate: a container that is new is itself a
+member (so that its owner may remove it), and an item of a list always is.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Comparison:
         return not (self.added or self.modified or self.removed)
 
 
-# -- the written form ---------------------------------------------------------------------------------------------------
+# -- the written form -----------------------------------------
 
 
 def encode(fields: Iterable[Path]) -> Object:
@@ -157,7 +158,7 @@ def _shape(kind: Type | None, value: Any) -> str:
     return "leaf"
 
 
-# -- comparing ----------------------------------------------------------------------------------------------------------
+# -- comparing -----------------------------------------
 
 
 def compare(kind: Type, old: Any, new: Any) -> Comparison:
@@ -207,7 +208,7 @@ def compare(kind: Type, old: Any, new: Any) -> Comparison:
     return Comparison(frozenset(added) - {()}, frozenset(modified) - {()}, frozenset(removed) - {()})
 
 
-# -- applying -----------------------------------------------------------------------------------------------------------
+# -- applying -----------------------------------------
 
 
 def claims(kind: Type, value: Any) -> Fields:

@@ -48,9 +48,9 @@ def find(obj: Any, path: str) -> list[Any]:
     for kind, what in _steps(path):
         found: list[Any] = []
         for value in values:
-            if kind == "name" and isinstance(value, dict) and what in value:
-                found.append(value[what])
-            elif kind == "index" and isinstance(value, list) and -len(value) <= what < len(value):
+            if (kind == "name" and isinstance(value, dict) and what in value) or (
+                kind == "index" and isinstance(value, list) and -len(value) <= what < len(value)
+            ):
                 found.append(value[what])
             elif kind == "all":
                 found += value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []

@@ -1,8 +1,8 @@
 """How kinds differ once they are decoded: what admission adds, what is set by the server, what may not be written.
 
-One `Strategy` a kind, found by `strategy_of`. Everything the kinds have in common (names, versions, ownership, deletion) is
-in `writes`. The order of a write is: defaults, ownership of fields, admission, what the server sets, validation; so what
-admission adds is owned by nobody, as in a real server.
+One `Strategy` a kind, found by `strategy_of`. Everything the kinds have in common (names, versions, ownership,
+deletion) is in `writes`. The order of a write is: defaults, ownership of fields, admission, what the server sets,
+validation; so what admission adds is owned by nobody, as in a real server.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Strategy:
     update_causes: Callable[[Object, Object], list[Cause]] | None = None
 
 
-# -- pods ---------------------------------------------------------------------------------------------------------------
+# -- pods -----------------------------------------
 
 
 def qos_class(spec: Object) -> str:
@@ -173,7 +173,7 @@ def pod_grace(pod: Object, asked: int | None) -> int:
     return int(pod["spec"].get("terminationGracePeriodSeconds", 30))
 
 
-# -- services -----------------------------------------------------------------------------------------------------------
+# -- services -----------------------------------------
 
 
 def _prepare_service(api: Api, obj: Object) -> None:
@@ -205,7 +205,7 @@ def _admit_service(api: Api, obj: Object) -> list[str]:
     return []
 
 
-# -- the others ---------------------------------------------------------------------------------------------------------
+# -- the others -----------------------------------------
 
 
 def _prepare_namespace(api: Api, obj: Object) -> None:

@@ -1,12 +1,12 @@
 """Who owns which field: the bookkeeping in `metadata.managedFields`, and server-side apply, which is decided by it.
 
-Every write is recorded under a field manager. An update takes what it changes and never fails; an apply claims what it
-names, fails where another owns it with another value (unless forced), and removes what it named before and no longer names,
-unless somebody else owns it too. The order of steps, and the exceptions for `kubectl`'s change from client-side to
-server-side apply, are those of a real server, so that the recorded exchanges come out the same.
+Every write is recorded under a field manager. An update takes what it changes and never fails; an apply claims what
+it names, fails where another owns it with another value (unless forced), and removes what it named before and no
+longer names, unless somebody else owns it too. The order of steps, and the exceptions for `kubectl`'s change from
+client-side to server-side apply, are those of a real server, so that the recorded exchanges come out the same.
 
-Not provided: conversion of field sets between versions of a kind. Only one version of a custom resource is stored, and
-conversion `None` renames nothing, so a set is valid in each.
+Not provided: conversion of field sets between versions of a kind. Only one version of a custom resource is stored,
+and conversion `None` renames nothing, so a set is valid in each.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _without(entries: _Entries, comparison: fs.Comparison, own: _Key | None, *, 
                 left -= taken
             if not left:
                 continue
-            entry = entry if left == entry.fields else replace(entry, fields=left)  # noqa: PLW2901
+            entry = entry if left == entry.fields else replace(entry, fields=left)
         out[key] = entry
     return out
 

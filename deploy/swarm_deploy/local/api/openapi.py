@@ -1,8 +1,8 @@
-"""OpenAPI: the schemas by which kubectl validates, explains, diffs and merges; one document a group and version (v3), and
-one for all (v2, as JSON and in the protobuf form that kubectl asks for).
+"""OpenAPI: the schemas by which kubectl validates, explains, diffs and merges; one document a group and version (v3),
+and one for all (v2, as JSON and in the protobuf form that kubectl asks for).
 
-Documents are made when they are first asked for and kept until a CustomResourceDefinition changes. A document's hash is in
-its URL, so clients keep it for ever; the index of hashes is what they ask for each time.
+Documents are made when they are first asked for and kept until a CustomResourceDefinition changes. A document's hash
+is in its URL, so clients keep it for ever; the index of hashes is what they ask for each time.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _schema_name(resource: Resource) -> str | None:
     )
 
 
-# -- paths --------------------------------------------------------------------------------------------------------------
+# -- paths -----------------------------------------
 
 _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation")
 _LIST_PARAMETERS = (

@@ -1,8 +1,9 @@
-"""Reading the few requests that kubectl can only send as protobuf (`create namespace`, `create configmap`, `auth can-i`...).
+"""Reading the few requests that kubectl can only send as protobuf (`create namespace`, `create configmap`, `auth
+can-i`...).
 
-Kubernetes' protobuf form is `k8s\\0` and an envelope of kind and body. Which numbers its fields have is in no schema that
-this project carries, so the kinds in question are tabled here; any other is refused with 415, which says what to send
-instead. Answers are always JSON: a client that sends protobuf reads both.
+Kubernetes' protobuf form is `k8s\\0` and an envelope of kind and body. Which numbers its fields have is in no schema
+that this project carries, so the kinds in question are tabled here; any other is refused with 415, which says what to
+send instead. Answers are always JSON: a client that sends protobuf reads both.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ Object = dict[str, Any]
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\0"
 
-# Message -> field number -> (name, type). A type is s(tring), i(nt), b(ool), y (bytes, base64 in JSON), t(ime), the name of a
-# message, `[x` for a list of x, `{x` for a map from strings to x.
+# Message -> field number -> (name, type). A type is s(tring), i(nt), b(ool), y (bytes, base64 in JSON), t(ime), the
+# name of a message, `[x` for a list of x, `{x` for a map from strings to x.
 _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
     "Meta": {
         1: ("name", "s"),

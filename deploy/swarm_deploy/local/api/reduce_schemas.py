@@ -1,14 +1,15 @@
 """Reduce Kubernetes' published schemas to what this cluster serves, and write them to `kubernetes-1.36.json`.
 
 The API server needs the schemas of the built-in kinds: to check what it is sent, to merge lists by their keys, to own
-fields in server-side apply, and to let kubectl validate, explain and diff. The package `kubernetes-validate` carries them
-for every version of Kubernetes, 108 MB unpacked: fit for a developer's machine, not for everybody who types `make demo`. So
-the part that is needed is committed, one definition a line, and this module makes it again:
+fields in server-side apply, and to let kubectl validate, explain and diff. The package `kubernetes-validate` carries
+them for every version of Kubernetes, 108 MB unpacked: fit for a developer's machine, not for everybody who types
+`make demo`. So the part that is needed is committed, one definition a line, and this module makes it again:
 
     python -m swarm_deploy.local.api.reduce_schemas
 
 Names, types and merge keys only: the descriptions stay where they are, with the Kubernetes project
-(https://github.com/kubernetes/kubernetes/tree/v1.36.0/api), so `kubectl explain pod` names fields without explaining them.
+(https://github.com/kubernetes/kubernetes/tree/v1.36.0/api), so `kubectl explain pod` names fields without explaining
+them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def _kinds(definition: Object) -> set[tuple[str, str, str]]:
 
 
 def _clean(value: Any) -> Any:
-    """Undo what the package did for plain JSON Schema validators: nullable types, enumerated kinds, its own root; and leave the prose out."""
+    """Undo what the package did for plain JSON Schema validators, and leave the prose out.
+
+    (Nullable types, enumerated kinds, references into its own root.)
+    """
     if isinstance(value, list):
         return [_clean(v) for v in value]
     if not isinstance(value, dict):

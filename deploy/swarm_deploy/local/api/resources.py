@@ -1,8 +1,8 @@
 """What kinds the API serves: the built-in ones, listed here, and those that a CustomResourceDefinition adds.
 
-The list is as long as a real server's, because clients ask for all of it (`kubectl get all` reads ten kinds before it prints
-the first pod). But a kind that nothing in this cluster acts on can't be created: an accepted Deployment that never
-becomes pods would be a lie. `Resource.refusal` says what to use instead.
+The list is as long as a real server's, because clients ask for all of it (`kubectl get all` reads ten kinds before it
+prints the first pod). But a kind that nothing in this cluster acts on can't be created: an accepted Deployment that
+never becomes pods would be a lie. `Resource.refusal` says what to use instead.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ _QUOTA = "the embedded cluster enforces no quotas or limits"
 _NOT_HERE = "the embedded cluster does not provide it; use a real cluster"
 _RBAC = "the embedded cluster has one user, who may do everything: this object has no effect"
 
-# One line a kind: plural kind scope short-names categories subresources. A dash means none; `!` marks what is refused.
-_KINDS = """
+# One line a kind: plural kind scope short-names categories subresources verbs. A dash means none, or the usual verbs; `!`
+# marks what is refused, and `?` what has no effect.
+_KINDS = """\
 v1 bindings Binding N - - - create
 v1 componentstatuses ComponentStatus C cs - - get,list
 v1 configmaps ConfigMap N cm
@@ -160,12 +161,12 @@ storage.k8s.io/v1 csistoragecapacities CSIStorageCapacity N - - - !volumes
 storage.k8s.io/v1 storageclasses StorageClass C sc - - !volumes
 storage.k8s.io/v1 volumeattachments VolumeAttachment C - - status !volumes
 storage.k8s.io/v1 volumeattributesclasses VolumeAttributesClass C vac - - !volumes
-admissionregistration.k8s.io/v1 mutatingadmissionpolicies MutatingAdmissionPolicy C - api-extensions - !admission
-admissionregistration.k8s.io/v1 mutatingadmissionpolicybindings MutatingAdmissionPolicyBinding C - api-extensions - !admission
-admissionregistration.k8s.io/v1 mutatingwebhookconfigurations MutatingWebhookConfiguration C - api-extensions - !admission
-admissionregistration.k8s.io/v1 validatingadmissionpolicies ValidatingAdmissionPolicy C - api-extensions status !admission
-admissionregistration.k8s.io/v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding C - api-extensions - !admission
-admissionregistration.k8s.io/v1 validatingwebhookconfigurations ValidatingWebhookConfiguration C - api-extensions - !admission
+ADMISSION/v1 mutatingadmissionpolicies MutatingAdmissionPolicy C - api-extensions - !admission
+ADMISSION/v1 mutatingadmissionpolicybindings MutatingAdmissionPolicyBinding C - api-extensions - !admission
+ADMISSION/v1 mutatingwebhookconfigurations MutatingWebhookConfiguration C - api-extensions - !admission
+ADMISSION/v1 validatingadmissionpolicies ValidatingAdmissionPolicy C - api-extensions status !admission
+ADMISSION/v1 validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding C - api-extensions - !admission
+ADMISSION/v1 validatingwebhookconfigurations ValidatingWebhookConfiguration C - api-extensions - !admission
 apiextensions.k8s.io/v1 customresourcedefinitions CustomResourceDefinition C crd,crds api-extensions status
 scheduling.k8s.io/v1 priorityclasses PriorityClass C pc
 coordination.k8s.io/v1 leases Lease N
@@ -219,7 +220,7 @@ def _parse(line: str) -> Resource:
     words = [w for w in words if w[0] not in "!?"]
     words += ["-"] * (8 - len(words))
     where, plural, kind, scope, short, categories, subresources, verbs = words[:8]
-    group, _, version = where.rpartition("/")
+    group, _, version = where.replace("ADMISSION", "admissionregistration.k8s.io").rpartition("/")
     some = _VERBS.get(plural, _ALL) if verbs == "-" else tuple(verbs.split(","))
     resource = Resource(
         group=group,

@@ -72,7 +72,7 @@ def label_matcher(text: str) -> Matcher | None:
 
 
 def matches_labels(selector: Object | None, labels: dict[str, str]) -> bool:
-    """Whether labels fit a LabelSelector (`matchLabels`, `matchExpressions`). None selects nothing, an empty one all."""
+    """Whether labels fit a LabelSelector (`matchLabels`, `matchExpressions`); None fits nothing, an empty one all."""
     if selector is None:
         return False
     if any(labels.get(k) != v for k, v in (selector.get("matchLabels") or {}).items()):
@@ -85,15 +85,33 @@ def matches_labels(selector: Object | None, labels: dict[str, str]) -> bool:
 
 
 # What a server indexes beside name and namespace; anything else is refused, as there.
-_EVENT = (
-    "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion"
-    " involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"
-).split()
+_EVENT = [
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+]
 _REGARDING = [f.replace("involvedObject", "regarding") for f in _EVENT if f not in ("source", "reportingComponent")]
 _FIELDS: dict[str, frozenset[str]] = {
     "pods": frozenset(
-        "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase"
-        " status.podIP status.podIPs status.nominatedNodeName".split()
+        [
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ]
     ),
     "events": frozenset(_EVENT),
     "events.events.k8s.io": frozenset([*_REGARDING, "reportingController"]),

@@ -175,10 +175,9 @@ def evict(api: Api, namespace: str, name: str, body: Object) -> Result:
             if stale:
                 text = f"The disruption budget {budget['metadata']['name']} is still being processed by the server."
             else:
-                text = (
-                    f"The disruption budget {budget['metadata']['name']} needs {status.get('desiredHealthy', 0)} healthy"
-                    f" pods and has {status.get('currentHealthy', 0)} currently"
-                )
+                healthy, needed = status.get("currentHealthy", 0), status.get("desiredHealthy", 0)
+                text = f"The disruption budget {budget['metadata']['name']} needs {needed} healthy pods"
+                text += f" and has {healthy} currently"
             message = "Cannot evict pod as it would violate the pod's disruption budget."
             raise too_many_requests(message, 10, causes=[Cause("DisruptionBudget", text, "")])
         now = api.clock()

@@ -1,11 +1,13 @@
-"""Structural schemas of custom resources at work: dropping what they do not know, filling defaults in, and validating.
+"""Structural schemas of custom resources at work: dropping what they do not know, filling defaults in, and
+validating.
 
-In that order a request passes them, as in a real server: fields that the schema does not have are dropped (and named, for
-`fieldValidation`), then defaults are filled in, then what is there is validated. The wording of a refusal is the one that
-a real server gives, field path and all: people search for it, and programs compare it.
+In that order a request passes them, as in a real server: fields that the schema does not have are dropped (and named,
+for `fieldValidation`), then defaults are filled in, then what is there is validated. The wording of a refusal is the
+one that a real server gives, field path and all: people search for it, and programs compare it.
 
-Validation is written here rather than left to `jsonschema`, because that library's errors carry neither the words nor the
-kinds of cause (`FieldValueTypeInvalid`, `FieldValueTooLong`...) that Kubernetes promises, and mapping them back took more code.
+Validation is written here rather than left to `jsonschema`, because that library's errors carry neither the words nor
+the kinds of cause (`FieldValueTypeInvalid`, `FieldValueTooLong`...) that Kubernetes promises, and mapping them back
+took more code.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _ROOT = ("apiVersion", "kind", "metadata")
 
 
-# -- pruning ------------------------------------------------------------------------------------------------------------
+# -- pruning -----------------------------------------
 
 
 def prune(schema: Object, obj: Object) -> tuple[Object, list[str]]:
@@ -98,7 +100,7 @@ def prune_typed(kind: Type, value: Any, path: str, unknown: list[str]) -> Any:
     return value
 
 
-# -- defaults -----------------------------------------------------------------------------------------------------------
+# -- defaults -----------------------------------------
 
 
 def default(schema: Object, value: Any) -> Any:
@@ -138,7 +140,7 @@ def _fresh(value: Any) -> Any:
     return value
 
 
-# -- validation ---------------------------------------------------------------------------------------------------------
+# -- validation -----------------------------------------
 
 _GO_TYPES = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
 
@@ -405,7 +407,7 @@ def list_causes(schema: Object, value: Any, path: str = "") -> list[Cause]:
     return causes
 
 
-# -- built-in kinds -----------------------------------------------------------------------------------------------------
+# -- built-in kinds -----------------------------------------
 
 
 def type_mismatch(group: str, version: str, kind: str, obj: Object) -> str:

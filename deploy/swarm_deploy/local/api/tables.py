@@ -1,7 +1,7 @@
 """`kubectl get`: lists as tables, with the columns that a real server prints.
 
-A server renders tables so that every client shows the same. For built-in kinds the columns are given here; for custom ones
-by `additionalPrinterColumns`.
+A server renders tables so that every client shows the same. For built-in kinds the columns are given here; for custom
+ones by `additionalPrinterColumns`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ def _column(spec: str) -> Object:
     """`Name`, `Name:integer`, with a trailing `*` for the wide table only."""
     wide = spec.endswith("*")
     name, _, kind = spec.removesuffix("*").partition(":")
-    if name == "Name":
-        text = _NAME_TEXT
-    else:
-        text = _AGE_TEXT if name == "Age" else f"{name} of the object."
+    text = _NAME_TEXT if name == "Name" else _AGE_TEXT if name == "Age" else f"{name} of the object."
     return {
         "name": name,
         "type": kind or "string",
@@ -46,7 +43,7 @@ def _column(spec: str) -> Object:
     }
 
 
-# -- cells --------------------------------------------------------------------------------------------------------------
+# -- cells -----------------------------------------
 
 
 def _age(obj: Object, now: float) -> str:

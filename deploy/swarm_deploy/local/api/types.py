@@ -94,9 +94,12 @@ class Type:
             inner: Any = self.schema.get("items") if self.kind == "list" else self.schema.get("additionalProperties")
             if isinstance(inner, dict):
                 self._element = Type(inner)
-            elif inner is True or self.kind == "any" or self.schema.get("x-kubernetes-preserve-unknown-fields"):
-                self._element = ANY
-            elif self.kind == "list":
+            elif (
+                inner is True
+                or self.kind == "any"
+                or self.schema.get("x-kubernetes-preserve-unknown-fields")
+                or self.kind == "list"
+            ):
                 self._element = ANY
         return self._element
 

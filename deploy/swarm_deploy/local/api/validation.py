@@ -1,8 +1,8 @@
 """What built-in kinds must hold, as far as this cluster accepts them.
 
-Not all that a real server checks: those checks that catch what people get wrong in a manifest, and those without which
-another part of this cluster would have to expect nonsense (a pod without containers, a port out of range). Each uses the
-real one's words.
+Not all that a real server checks: those checks that catch what people get wrong in a manifest, and those without
+which another part of this cluster would have to expect nonsense (a pod without containers, a port out of range). Each
+uses the real one's words.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def builtin_update_causes(kind: str, obj: Object, old: Object) -> list[Cause]:
     return check(obj, old) if check else []
 
 
-# -- pods ---------------------------------------------------------------------------------------------------------------
+# -- pods -----------------------------------------
 
 
 def _port(value: Any, path: str) -> list[Cause]:
@@ -130,7 +130,8 @@ def _container(container: Object, path: str, volumes: set[str], names: set[str])
             if variable.get("value"):
                 causes.append(invalid_value(f"{here}.valueFrom", "", "may not be specified when `value` is not empty"))
             if len(source) != 1:
-                text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+                text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef`"
+                text += " or `fileKeyRef`"
                 causes.append(invalid_value(f"{here}.valueFrom", "", text))
     seen: set[str] = set()
     for index, mount in enumerate(container.get("volumeMounts", ())):
@@ -229,7 +230,7 @@ def _pod_update(obj: Object, old: Object) -> list[Cause]:
     return causes
 
 
-# -- the others ---------------------------------------------------------------------------------------------------------
+# -- the others -----------------------------------------
 
 
 def _service(obj: Object) -> list[Cause]:

@@ -1,8 +1,8 @@
 """Create, update, patch and delete: the steps that every kind takes on its way into the store.
 
-A write is: decode (drop what the kind does not know, and say so as `fieldValidation` asks), fill defaults in, record who owns
-what changed, admit, set what only the server sets, validate, store. A change that changes nothing is not stored, so that
-it neither raises the version nor wakes a watcher.
+A write is: decode (drop what the kind does not know, and say so as `fieldValidation` asks), fill defaults in, record
+who owns what changed, admit, set what only the server sets, validate, store. A change that changes nothing is not
+stored, so that it neither raises the version nor wakes a watcher.
 """
 
 from __future__ import annotations
@@ -624,7 +624,8 @@ class Writes:
             if subresource:
                 raise not_found(resource.plural, resource.group, name)
             if meta.get("uid") or meta.get("resourceVersion"):
-                text = f"uid mismatch: the provided object specified uid {meta.get('uid', '')}, and no existing object was found"
+                text = f"uid mismatch: the provided object specified uid {meta.get('uid', '')},"
+                text += " and no existing object was found"
                 raise conflict(resource.plural, resource.group, name, text)
             if resource.refusal:
                 raise forbidden(resource.plural, resource.group, name, resource.refusal)
@@ -674,7 +675,8 @@ class Writes:
         wanted = options.get("preconditions") or {}
         for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
             if wanted.get(key) is not None and wanted[key] != meta.get(key):
-                text = f"Precondition failed: {label} in precondition: {wanted[key]}, {label} in object meta: {meta.get(key)}"
+                text = f"Precondition failed: {label} in precondition: {wanted[key]},"
+                text += f" {label} in object meta: {meta.get(key)}"
                 raise conflict(resource.plural, resource.group, name, text)
         dry_run = dry_run or options.get("dryRun") == ["All"]
         if resource.qualified == "namespaces":
