@@ -1,9 +1,13 @@
 """A channel to a hub over ZeroMQ.
 
-One thread receives, keeps the heartbeat and sends again what the hub had no room for; callers send by themselves, under
-the lock that goes with the socket (ZeroMQ allows a socket to move between threads with a full fence). So a submission
-costs no change of thread. The socket's file descriptor is edge-triggered and any call may consume the edge; hence
-after each send the sender looks whether something has arrived, and if so nudges the thread.
+Callers send by themselves, and who waits for a future receives by itself (`drive`), under the lock that goes with the
+socket (ZeroMQ allows a socket to move between threads with a full fence). So a task that somebody waits for costs no
+change of thread here. One thread does the rest: it receives for those who do not wait, keeps the heartbeat, and sends
+again what the hub had no room for; while callers receive it only looks in.
+
+The socket's file descriptor is edge-triggered, and any call on the socket may consume the edge. Hence after each send
+the sender looks whether something has arrived, and if so nudges the thread; and no sleep on the descriptor is long
+while several threads use it.
 
 Back-pressure has two stages: the hub's window bounds what is unanswered, and `submit` waits for it; a hub whose board
 is full refuses a task for a while, and then the thread submits it again, so that it was taken on stays true.
@@ -17,6 +21,7 @@ import select
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,7 +40,8 @@ from swarm_agents.errors import (
     from_wire,
 )
 from swarm_agents.wire import schema
-from swarm_agents.wire.frames import pack, payload_bytes, unpack
+from swarm_agents.wire.frames import flatten, pack, payload_bytes, unpack
+from swarm_agents.wire.loop import send_frames
 from swarm_agents.wire.monitor import Monitor, Outcome
 from swarm_agents.wire.sockets import open_dealer
 
@@ -44,12 +50,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TcpChannel"]
 
+_NOBLOCK, _READABLE = int(zmq.NOBLOCK), int(zmq.POLLIN)
 #: Silent for so many heartbeats, and the hub is given up.
 _SILENT_HEARTBEATS = 5
 #: A hub may take its time when it starts, but not for ever to say its first word.
 _MAX_INBOUND = 1 << 32
-#: Answers are acknowledged together, at this many or when nothing more has arrived.
-_ACK_BATCH = 64
+#: Answers are acknowledged together: at this many, or after this long (seconds).
+_ACK_BATCH, _ACK_AFTER = 64, 0.02
+#: Messages taken in one go.
+_BATCH = 64
+#: A caller who waits sleeps for this long at most; with others beside it, this long (seconds).
+_STEP, _STEP_SHARED = 0.05, 0.002
+#: While callers receive, and for this long after, the thread only looks in this often (seconds).
+_LOOK_IN, _CALLERS_GRACE = 0.002, 0.02
 
 
 class TcpChannel(Channel):
@@ -70,6 +83,10 @@ class TcpChannel(Channel):
         self._refused: deque[tuple[float, TaskId]] = deque()
         self._reports: dict[int, Any] = {}
         self._acks: list[TaskId] = []
+        self._ack_due = math.inf
+        self._callers = 0
+        self._called = 0.0
+        self._failure: BaseException | None = None
         self._dead: BaseException | None = None
         self._closing = False
         self._heard = time.monotonic()
@@ -85,6 +102,7 @@ class TcpChannel(Channel):
             limit=-1,
         )
         self._monitor = Monitor(self._socket)
+        self._fd = int(self._socket.get(zmq.FD))
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             welcome = self._greet(connection, timeout)
@@ -143,8 +161,7 @@ class TcpChannel(Channel):
     # -- what the session calls
 
     def submit(self, request: Request, timeout: float | None) -> None:
-        header, arrays = encode((request.args, request.kwargs))
-        payload = [header, *arrays]
+        payload = flatten(*encode((request.args, request.kwargs)))
         size = payload_bytes(payload)
         if size + schema.MAX_HEADER_BYTES > self._limit:
             raise PayloadTooLarge(
@@ -205,56 +222,85 @@ class TcpChannel(Channel):
             if self._dead is not None:
                 return
             try:
-                self._socket.send_multipart(pack(message, payload), zmq.NOBLOCK, copy=False)
+                send_frames(self._socket, pack(message, payload))
             except zmq.ZMQError:  # what is unanswered goes out again when the connection has been made anew
                 return
-            if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            if int(self._socket.get(zmq.EVENTS)) & _READABLE:
                 self._wake()
 
     def _wake(self) -> None:
         if self._nudge >= 0:
             os.eventfd_write(self._nudge, 1)
 
-    def _receive(self) -> list[list[zmq.Frame]]:
+    def _receive(self) -> int:
+        """Takes what has arrived; returns how many messages that was. Any thread."""
         messages: list[list[zmq.Frame]] = []
         with self._lock:
-            while len(messages) < _ACK_BATCH:
-                try:
-                    messages.append(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
-                except zmq.Again:
+            if self._dead is not None:
+                return 0
+            while len(messages) < _BATCH and int(self._socket.get(zmq.EVENTS)) & _READABLE:
+                messages.append(self._socket.recv_multipart(_NOBLOCK, copy=False))
+        for frames in messages:
+            self._take(frames)
+        return len(messages)
+
+    def drive(self, future: Future[Any], timeout: float | None) -> float | None:
+        """Receives for the caller, who waits."""
+        until = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        self._callers += 1
+        try:
+            while not future.done() and self._dead is None and not self._closing:
+                if self._receive():
+                    continue
+                step = _STEP if self._callers == 1 else _STEP_SHARED
+                if until is not None:
+                    step = min(step, until - time.monotonic())
+                if step <= 0:
                     break
-        return messages
+                poll.poll(math.ceil(step * 1000))
+        except Exception as error:  # the thread ends the connection by it
+            self._failure = error
+            with self._lock:
+                self._wake()
+        finally:
+            self._called = time.monotonic()
+            self._callers -= 1
+        return None if until is None else max(until - time.monotonic(), 0.0)
 
     # -- the thread
 
     def _serve(self) -> None:
-        poll = select.poll()
-        poll.register(int(self._socket.get(zmq.FD)), select.POLLIN)
-        poll.register(int(self._monitor.socket.get(zmq.FD)), select.POLLIN)
-        poll.register(self._nudge, select.POLLIN)
+        # While callers receive, the thread must not be woken by every answer.
+        aside, all_ = select.poll(), select.poll()
+        for descriptor in (int(self._monitor.socket.get(zmq.FD)), self._nudge):
+            aside.register(descriptor, select.POLLIN)
+            all_.register(descriptor, select.POLLIN)
+        all_.register(self._fd, select.POLLIN)
         error: BaseException | None = None
         try:
             while not self._closing:
-                messages = self._receive()
-                for frames in messages:
-                    self._take(frames)
-                if not messages:
-                    self._acknowledge()
+                taken = self._receive()
                 error = self._tick()
                 if error is not None:
                     break
-                if not messages:
-                    poll.poll(math.ceil(self._until_due() * 1000))
-                    try:
-                        os.eventfd_read(self._nudge)
-                    except BlockingIOError:
-                        pass
+                if taken:
+                    continue
+                due = self._until_due()
+                if self._callers or time.monotonic() - self._called < _CALLERS_GRACE:
+                    aside.poll(math.ceil(min(due, _LOOK_IN) * 1000))
+                else:
+                    all_.poll(math.ceil(due * 1000))
+                try:
+                    os.eventfd_read(self._nudge)
+                except BlockingIOError:
+                    pass
         except Exception as problem:
             error = problem
-        with self._room:
+        with self._lock, self._room:
             self._dead = error or ConnectionLost("it was closed")
             self._room.notify_all()
-        with self._lock:
             self._release()
         if not self._closing:
             self._sink.lost(self, self._dead)
@@ -262,6 +308,10 @@ class TcpChannel(Channel):
     def _tick(self) -> BaseException | None:
         """Heartbeats, and what was refused for a while; returns why the connection is to be given up."""
         now = time.monotonic()
+        if self._failure is not None:
+            return self._failure
+        if now >= self._ack_due:
+            self._acknowledge()
         if self._monitor.drain() is not Outcome.OPEN:
             return ConnectionLost(f"{self.endpoint} has closed the connection")
         if now - self._heard > _SILENT_HEARTBEATS * self._heartbeat:
@@ -272,13 +322,12 @@ class TcpChannel(Channel):
         while self._refused and self._refused[0][0] <= now:
             request = self._unanswered.get(self._refused.popleft()[1])
             if request is not None:
-                header, arrays = encode((request.args, request.kwargs))
-                self._send(_submission(request), [header, *arrays])
+                self._send(_submission(request), flatten(*encode((request.args, request.kwargs))))
         return None
 
     def _until_due(self) -> float:
         """Seconds until the thread has something to do by itself."""
-        due = min(self._beat, self._refused[0][0]) if self._refused else self._beat
+        due = min(self._beat, self._ack_due, self._refused[0][0] if self._refused else math.inf)
         return max(due - time.monotonic(), 0.0)
 
     def _take(self, frames: list[zmq.Frame]) -> None:
@@ -301,7 +350,7 @@ class TcpChannel(Channel):
             case schema.Report():
                 with self._room:
                     if message.number in self._reports:
-                        self._reports[message.number] = msgspec.json.decode(payload[0].buffer)
+                        self._reports[message.number] = msgspec.json.decode(payload[0])
                         self._room.notify_all()
             case schema.Bye():
                 raise ConnectionLost(f"the hub at {self.endpoint} is leaving")
@@ -314,13 +363,17 @@ class TcpChannel(Channel):
             error = from_wire(message.error)
         else:
             try:
-                value = decode(payload[0].buffer, [frame.buffer for frame in payload[1:]])
+                value = decode(payload[0], payload[1:])
             except (SwarmError, IndexError) as problem:
                 error = SwarmError(f"the answer from {message.agent} can't be read: {problem}")
         info = TaskInfo(message.agent, message.attempts, message.queued, message.run, message.hops)
-        self._acks.append(message.task)
         self._settle(message.task, value, error, info)
-        if len(self._acks) >= _ACK_BATCH:
+        with self._room:
+            self._acks.append(message.task)
+            full = len(self._acks) >= _ACK_BATCH
+            if self._ack_due == math.inf:
+                self._ack_due = time.monotonic() + _ACK_AFTER
+        if full:
             self._acknowledge()
 
     def _settle(self, task: TaskId, value: Any, error: BaseException | None, info: TaskInfo | None) -> None:
@@ -331,8 +384,9 @@ class TcpChannel(Channel):
             self._sink.answered(task, value, error, info)
 
     def _acknowledge(self) -> None:
-        if self._acks:
-            acks, self._acks = self._acks, []
+        with self._room:
+            acks, self._acks, self._ack_due = self._acks, [], math.inf
+        if acks:
             self._send(schema.Ack(tuple(acks)))
 
     def _release(self) -> None:

@@ -57,6 +57,11 @@ _HEARTBEATS = 5
 CLIENT_HEARTBEAT = 1.0
 #: Tasks that a session may have unanswered.
 WINDOW = 512
+#: What is answered sooner needs no word that it was accepted (seconds).
+_ACCEPTED_AFTER = 0.05
+#: Acknowledgements go together, at most this much later (seconds).
+_ACK_AFTER = 0.005
+_IDS_A_MESSAGE = 1024
 #: A full board is asked again after this long (seconds).
 _RETRY_AFTER = 0.02
 
@@ -273,9 +278,9 @@ class Hub:
             self.counts["submitted"] += 1
         return self.sessions.expect(session, submit.task)
 
-    def _submit(self, session: Session, submit: schema.Submit, payload: Sequence[zmq.Frame]) -> None:
+    def _submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> None:
         try:
-            entry = self.submit(session, submit, [frame.buffer for frame in payload])
+            entry = self.submit(session, submit, payload)
         except SwarmFull as error:
             self.counts["refused_full"] += 1
             self._refuse_task(session, submit.task, error, _RETRY_AFTER)
@@ -287,13 +292,15 @@ class Hub:
             self._deliver(session, entry)
             return
         if not self._accepted:
-            self._loop.call_soon(self._say_accepted)
+            self._loop.call_later(_ACCEPTED_AFTER, self._say_accepted)
         self._accepted.setdefault(session, []).append(submit.task)
 
     def _say_accepted(self) -> None:
         accepted, self._accepted = self._accepted, {}
         for session, tasks in accepted.items():
-            self._send(session, schema.Accepted(tuple(tasks)))
+            waiting = [task for task in tasks if (e := session.entries.get(task)) is not None and e.answer is None]
+            for at in range(0, len(waiting), _IDS_A_MESSAGE):
+                self._send(session, schema.Accepted(tuple(waiting[at : at + _IDS_A_MESSAGE])))
 
     # -- messages to outside
 
@@ -387,14 +394,21 @@ class Hub:
             case _:
                 pass
 
-    def _peer_answered(self, peer: Peer[Claimed], answer: schema.Answer, payload: Sequence[zmq.Frame]) -> None:
+    def _peer_answered(self, peer: Peer[Claimed], answer: schema.Answer, payload: Sequence[Any]) -> None:
         forward = peer.forwarded.pop(answer.task, None)
         if forward is not None:
             peer.heard_answer(forward, answer, payload_bytes(payload), time.monotonic())
-            self.desk.commit(forward.claim, answer, [frame.buffer for frame in payload], self._committed)
+            self.desk.commit(forward.claim, answer, payload, self._committed)
         else:
             self._committed(False)
-        peer.send(schema.Ack((answer.task,)))
+        if not peer.acks:
+            self._loop.call_later(_ACK_AFTER, self._say_acknowledged, peer)
+        peer.acks.append(answer.task)
+
+    def _say_acknowledged(self, peer: Peer[Claimed]) -> None:
+        acks, peer.acks = peer.acks, []
+        for at in range(0, len(acks), _IDS_A_MESSAGE):
+            peer.send(schema.Ack(tuple(acks[at : at + _IDS_A_MESSAGE])))
 
     def _committed(self, counted: bool) -> None:
         self.counts["forwarded_answered" if counted else "forwarded_late"] += 1

@@ -165,6 +165,8 @@ class Peer(Generic[Claim]):
         self.window = 0
         self.limit = 0
         self.forwarded: dict[TaskId, Forward[Claim]] = {}
+        #: Answers to be acknowledged.
+        self.acks: list[TaskId] = []
         #: Tasks sent since its load was last heard of.
         self.news = 0
         #: Until then (monotonic seconds) it has refused to take more.

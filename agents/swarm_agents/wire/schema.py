@@ -1,14 +1,14 @@
 """What hubs and clients say to each other: the messages, their limits, and the version that they all belong to.
 
-A message is a ZeroMQ multipart: the greeting frame (`MAGIC` and one byte of version), a msgpack header which is one of
-the structs below, and then, for `Submit` and `Answer`, the payload as it lies on a board: the value's own header and
-its arrays, a frame each. Whoever forwards a task reads the header and passes the rest on as it came.
+A message is a ZeroMQ multipart (see `frames`): `MAGIC` and one byte of version, a msgpack header which is one of the
+structs below, and then, for `Submit` and `Answer`, the payload as it lies on a board: the value's own header and its
+arrays, a frame each. Whoever forwards a task reads the header and passes the rest on as it came.
 
     client                         hub                            other hub
       Hello(client)  ───────────▶
                      ◀───────────  Welcome(window)
       Submit + args  ───────────▶  (its board, or) Submit + args ─────────▶
-                     ◀───────────  Accepted                ◀──────────────  Accepted
+                     ◀───────────  Accepted, if it takes long ◀───────────  Accepted
                      ◀───────────  Answer + value          ◀──────────────  Answer + value
       Ack            ───────────▶  (forgets it)        Ack ───────────────▶
 

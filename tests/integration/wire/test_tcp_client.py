@@ -200,13 +200,13 @@ class Peer:
 def test_an_unknown_version_is_refused_by_both_sides(make_hub, monkeypatch):
     hub = make_hub()
     peer = Peer(hub)
-    peer.socket.send_multipart([schema.MAGIC + b"\x63", b"?"])
+    peer.socket.send_multipart([schema.MAGIC + b"\x63?"])
     refusal = peer.receive()
     assert refusal.code == "VersionMismatch"
     assert "version 99" in refusal.message
     peer.close()
 
-    monkeypatch.setattr("swarm_agents.client.tcp.pack", lambda *args: [schema.MAGIC + b"\x02", b"?"])
+    monkeypatch.setattr("swarm_agents.client.tcp.pack", lambda *args: [schema.MAGIC + b"\x02?"])
     with pytest.raises(VersionMismatch, match="version 2 of the wire schema"):
         Swarm.connect(connection(hub), timeout=10)
 
@@ -221,24 +221,30 @@ def test_a_stranger_must_say_hello_first(make_hub):
 def test_a_repeated_submission_runs_once_and_an_answer_is_kept_until_it_is_acknowledged(make_hub):
     desk = FakeDesk()
     hub = make_hub(desk)
-    payload = frames_of(3)
-    for _ in range(2):  # the second connection is the same client, come back
+    for time_ in ("first", "come back"):
         peer = Peer(hub)
         peer.send(schema.Hello("client", UID, 77))
         assert isinstance(peer.receive(), schema.Welcome)
-        peer.send(schema.Submit((77, 1), "core.echo", 2), payload)
-        answers = [message for message in (peer.receive(), peer.receive()) if isinstance(message, schema.Answer)]
-        assert answers
-        assert answers[0].task == (77, 1)
-        if peer.socket.poll(0):
-            peer.receive()
-        (last,) = [peer]
-        if _ == 0:
-            peer.close()
+        if time_ == "first":
+            peer.send(schema.Submit((77, 1), "core.echo", 2), frames_of(3))
+        assert peer.receive().task == (77, 1), "sent again by itself to who has come back"
+        peer.send(schema.Submit((77, 1), "core.echo", 2), frames_of(3))
+        assert peer.receive().task == (77, 1), "and to who asks again"
+        if time_ == "come back":
+            peer.send(schema.Ack(((77, 1),)))
+            eventually(lambda: hub.call(lambda: hub.hub.sessions.kept_bytes) == 0)
+        peer.close()
     assert desk.begun == [(77, 1)]
-    last.send(schema.Ack(((77, 1),)))
-    eventually(lambda: hub.call(lambda: hub.hub.sessions.kept_bytes) == 0)
-    last.close()
+
+
+def test_a_task_that_takes_its_time_is_accepted_first(make_hub):
+    desk = FakeDesk(auto=False)
+    peer = Peer(make_hub(desk))
+    peer.send(schema.Hello("client", UID, 78))
+    assert isinstance(peer.receive(), schema.Welcome)
+    peer.send(schema.Submit((78, 1), "core.echo", 2), frames_of(3))
+    assert peer.receive() == schema.Accepted(((78, 1),))
+    peer.close()
 
 
 def frames_of(*args):
@@ -427,7 +433,8 @@ def test_a_hub_survives_ten_thousand_mutated_messages_and_serves_on(make_hub):
     peer.send(schema.Hello("client", UID, 5))
     assert isinstance(peer.receive(), schema.Welcome)
     for _ in range(10_000):
-        message = [frames.GREETING, mutate(rng.choice(originals), rng), *[rng.randbytes(9)] * rng.randrange(3)]
+        original = rng.choice(originals)
+        message = [original[:8] + mutate(original[8:], rng), *[rng.randbytes(9)] * rng.randrange(3)]
         if rng.random() < 0.05:
             message = [rng.randbytes(rng.randrange(8)) for _ in range(rng.randrange(1, 4))]
         peer.socket.send_multipart(message)
