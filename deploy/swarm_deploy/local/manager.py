@@ -87,6 +87,7 @@ class Cluster:
                 process.kill()
                 raise LocalClusterError(f"the cluster did not come up within {timeout:g} s; see {log}")
             time.sleep(0.02)
+        process.returncode = 0  # it is meant to outlive us, of which `Popen` would warn; `stop` reaps it
         return record
 
     @staticmethod
