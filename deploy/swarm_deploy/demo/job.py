@@ -33,7 +33,9 @@ LEVEL = 0.99
 #: Days that a forecast in the backtest knows.
 WINDOW = 1000
 #: Paths of a simulation chunk: a multiple of the kernel's block, so that chunks add up to one long run.
-CHUNK = 65_536
+CHUNK = 32_768
+#: Seconds that a task should take at most: an urgent one waits until an agent has finished what it is at.
+_LONGEST = 0.03
 _SEED = 7
 KINDS = ("what-if", "headline", "simulation", "backtest", "resample")
 
@@ -188,14 +190,14 @@ def plan(
     refit = max(1, math.ceil(days * costs.fit / max(left, 1e-9)))
     refit = min(refit, 250)
     for book, every, cost in ((core, refit, costs.fit), (hedged, hedged_refit, costs.fit_hedged)):
-        for begin, end in _pieces(len(book.panel.returns) - WINDOW, every):
+        for begin, end in _pieces(len(book.panel.returns) - WINDOW, every, _LONGEST / (cost + every * costs.day)):
             rows = book.panel.returns[begin : end + WINDOW]
             options = {"window": WINDOW, "refit": every, "level": LEVEL}
             expected = math.ceil((end - begin) / every) * cost + (end - begin) * costs.day
             add("backtest", "risk.backtest_window", (rows, book.amounts), options, "normal", book.name, begin, expected)
 
     spent = sum(item.cost for item in work) + questions * costs.what_if
-    resamples = 400
+    resamples = max(20, round(_LONGEST / 3 / costs.resample))
     for chunk in range(max(8, round((budget - spent) / (resamples * costs.resample)))):
         options = {"resamples": resamples, "seed": _SEED, "chunk": chunk, "level": LEVEL}
         add("resample", "risk.bootstrap", (profits,), options, "bulk", "core", chunk, resamples * costs.resample)
@@ -214,15 +216,15 @@ def plan(
     return Job(tuple(work), tuple(asked), refit, resamples, sum(item.cost for item in (*work, *asked)))
 
 
-def _pieces(days: int, refit: int) -> Iterator[tuple[int, int]]:
-    """Spans of days of different length, each a multiple of `refit`: so a model is fitted on the same days however the
-    backtest is cut."""
-    lengths = (1, 3, 6, 2)
-    begin, turn = 0, 0
+def _pieces(days: int, refit: int, most: float) -> Iterator[tuple[int, int]]:
+    """Spans of days of different length, each 1 to `most` times `refit`: so a model is fitted on the same days however
+    the backtest is cut."""
+    longest = max(1, round(most))
+    begin, length = 0, 1
     while begin < days:
-        end = min(begin + refit * lengths[turn % len(lengths)], days)
+        end = min(begin + refit * length, days)
         yield begin, end
-        begin, turn = end, turn + 1
+        begin, length = end, length % longest + 1
 
 
 def _traded(amounts: NDArray[np.float64], question: int) -> NDArray[np.float64]:

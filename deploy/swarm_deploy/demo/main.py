@@ -64,6 +64,7 @@ def run(*, seconds: float = 20.0, nodes: int = 2, report: Path = REPORT, view: V
     view = view or make_view()
     ground: Ground | None = None
     left: list[str] = []
+    _use_the_warm_cache()
     try:
         with _signals():
             try:
@@ -115,7 +116,8 @@ def _demo(ground: Ground, seconds: float, view: View) -> Outcome:
         value = first[0].value
         job = plan(books, value["profits"], value["moves"], costs, seconds=seconds, cores=cores)
         view.say(f"{len(job.items):,} tasks for about {seconds:.0f} s on {cores} cores, by {swarm.endpoint}")
-        runner, began, ended, victim = work(swarm, job, watch, view, seconds=seconds, cores=cores, uid=ground.uid)
+        home = next((node for node, path in ground.boards().items() if str(path) in swarm.endpoint), "")
+        runner, victim = work(swarm, job, watch, view, seconds=seconds, cores=cores, uid=ground.uid, home=home)
         audit = _settled_audit(watch, before)
         failover = _await_failover(watch, victim, runner.records)
         if failover is not None and failover.resumed is not None:
@@ -130,8 +132,8 @@ def _demo(ground: Ground, seconds: float, view: View) -> Outcome:
         books,
         found,
         runner.records,
-        began,
-        ended,
+        runner.began,
+        max(r.done for r in runner.records),
         audit,
         failover,
         [*swarm_checks, *figure_checks, *checks.check_backtests(found)],
@@ -162,9 +164,9 @@ def measure(executor: Executor, books: Mapping[str, Book], headline: Mapping[str
 
 
 def work(
-    executor: Executor, job: Job, watch: Watch, view: View, *, seconds: float, cores: int, uid: str
-) -> tuple[Runner, float, float, chaos.Victim | None]:
-    """Runs the job, and kills an agent halfway; returns the runner, when it began and ended, and who was killed.
+    executor: Executor, job: Job, watch: Watch, view: View, *, seconds: float, cores: int, uid: str, home: str = ""
+) -> tuple[Runner, chaos.Victim | None]:
+    """Runs the job, and kills an agent halfway, on the node `home`; returns the runner, and who was killed.
 
     Raises:
         DemoError: it took far longer than planned.
@@ -184,7 +186,7 @@ def work(
         view.show(status)
         if not tried and runner.progress >= 0.5:
             tried = True
-            victim = chaos.kill(watch, uid=uid)
+            victim = chaos.kill(watch, uid=uid, node=home)
             if victim is not None:
                 view.say(f"killed {victim.agent} on {victim.node} (process {victim.pid}) in the middle of a task")
         if now - runner.began > _PATIENCE * seconds + 30:
@@ -193,9 +195,8 @@ def work(
                 f"{len(runner.underway)} tasks are still without an answer after {now - runner.began:.0f} s"
             )
         time.sleep(_PUMP)
-    ended = max(r.done for r in runner.records)
     view.rest()
-    return runner, runner.began, ended, victim
+    return runner, victim
 
 
 def _settled_audit(watch: Watch, before: Any) -> Audit:
@@ -220,6 +221,7 @@ def _swarm_checks(
     runner: Runner, audit: Audit, failover: chaos.Failover | None, healed: bool, wanted: int
 ) -> list[Check]:
     failed = [r for r in runner.records if r.error is not None]
+    carried = sum(r.hops > 0 for r in runner.records)
     lost = runner.total - len(runner.records) + len(failed) + audit.lost
     words = f"{len(runner.records):,} of {runner.total:,} tasks answered"
     if failed:
@@ -229,13 +231,14 @@ def _swarm_checks(
         Check(
             "No task committed twice",
             audit.twice == 0 and audit.committed == audit.submitted,
-            f"{audit.submitted:,} submitted to boards, {audit.committed:,} committed, {audit.fenced} refused as late",
+            f"{audit.submitted:,} submitted to boards, {audit.committed:,} committed ({carried:,} went to another "
+            f"node's board too), {audit.fenced} refused as late",
         ),
     ]
     if failover is None:
         found.append(Check("A busy agent killed, its tasks run elsewhere", False, "no busy agent was found to kill"))
     else:
-        elsewhere = failover.tasks > 0 and failover.finished >= failover.tasks and failover.resumed is not None
+        elsewhere = failover.tasks > 0 and failover.resumed is not None and failover.finished >= failover.tasks
         words = f"{failover.tasks} in hand, running elsewhere after {duration(failover.resumed or float('nan'))}"
         found.append(Check("A busy agent killed, its tasks run elsewhere", elsewhere, words))
     found.append(
@@ -298,6 +301,16 @@ def _summary(o: Outcome, report: Path) -> str:
 
 
 # -- the beginning and the end
+
+
+def _use_the_warm_cache() -> None:
+    """Has this process load the board's compiled code from where the cluster keeps it."""
+    from swarm_agents.runtime import jitcache
+
+    try:
+        jitcache.use(jitcache.default_root())
+    except OSError:  # then it compiles for itself
+        pass
 
 
 @contextmanager

@@ -310,16 +310,19 @@ def _failover(o: Outcome) -> str:
     if f is None:
         return "<p>No agent was killed.</p>"
     killed = f.victim.killed
-    agents = sorted({r.agent for r in o.records if r.agent} | {f.victim.agent})
-    lanes = [a for a in agents if a == f.victim.agent] + [a for a in agents if a != f.victim.agent]
-    bars = []
-    for r in o.records:
-        if not r.agent or r.run <= 0:
+    lanes: list[str] = [f.victim.agent]
+    lanes += sorted({r.agent for r in o.records if r.agent and not r.hops} - {f.victim.agent})
+    bars, free = [], [-math.inf]  # when each of the other node's lanes is free again
+    for r in sorted(o.records, key=lambda r: r.done - r.run):
+        begin, end = r.done - r.run - killed, r.done - killed
+        if not r.agent or r.run <= 0 or end < -_BEFORE or begin > _AFTER:
             continue
-        end = r.done - killed
+        lane = lanes.index(r.agent) if not r.hops else len(lanes) + _first_free(free, begin, end)
         css = "again" if r.attempts > 1 else f"k-{r.item.kind}"
         title = f"task {r.item.number}, {r.item.kind}: {duration(r.run)}" + (", begun again" if r.attempts > 1 else "")
-        bars.append(Bar(lanes.index(r.agent), end - r.run, end, css, title))
+        bars.append(Bar(lane, begin, end, css, title))
+    if any(bar.lane >= len(lanes) for bar in bars):
+        lanes += [f"another node ({i + 1})" for i in range(len(free))]
     plot = Plot((-_BEFORE, _AFTER), (0, 1), "seconds since the kill", "", x_ticks=ticks(-0.2, 1.0, 6), lanes=lanes,
                 height=82 + 28 * len(lanes), left=150)  # fmt: skip
     plot.spans(sorted(bars, key=lambda b: b.css == "again"))
@@ -338,6 +341,13 @@ def _failover(o: Outcome) -> str:
     legend = _legend(("k-backtest", "backtest"), ("k-simulation", "simulation"), ("k-resample", "resample"),
                      ("k-what-if", "what-if"), ("again", "begun again after the kill"))  # fmt: skip
     return legend + plot.svg("What each agent ran around the moment of the kill") + _table(("", ""), rows)
+
+
+def _first_free(free: list[float], begin: float, end: float) -> int:
+    """The first lane in which nothing runs at `begin`, a new one if need be; it is taken until `end`."""
+    lane = next((i for i, until in enumerate(free) if until <= begin), len(free))
+    free[lane : lane + 1] = [end]
+    return lane
 
 
 def _checks_table(o: Outcome) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -72,22 +73,46 @@ def test_a_process_that_is_not_the_agent_survives() -> None:
     assert chaos.kill(Board(), uid="some-uid", timeout=0.05) is None  # type: ignore[arg-type]
 
 
-def test_the_verified_agent_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def agent() -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose environment is an agent's."""
     env = os.environ | {"SWARM_UID": "some-uid", "POD_NAME": "risk-compute-0-a"}
     with subprocess.Popen(
         [sys.executable, "-c", "print(1, flush=True); input()"], stdin=-1, stdout=-1, env=env
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
+        yield child
+        child.kill()
 
-        class Board:
-            def sample(self) -> Sample:
-                return Sample(0.0, (seat(pid=child.pid, claimed=time.monotonic() - 1),), {}, 0, 0)
 
-        victim = chaos.kill(Board(), uid="some-uid")  # type: ignore[arg-type]
-        assert victim is not None
-        assert (victim.pid, victim.agent) == (child.pid, "risk-compute-0-a")
-        assert child.wait(10) == -signal.SIGKILL
+class Seats:
+    """A watch that sees these seats, one sample after the other; the last one again and again."""
+
+    def __init__(self, *seats: Seat) -> None:
+        self.seats = list(seats)
+
+    def sample(self) -> Sample:
+        seen = self.seats.pop(0) if len(self.seats) > 1 else self.seats[0]
+        return Sample(0.0, (seen,), {}, 0, 0)
+
+
+def test_the_verified_agent_is_killed(agent: subprocess.Popen[bytes]) -> None:
+    busy = seat(pid=agent.pid, claimed=time.monotonic() - 1)
+    assert chaos.kill(Seats(busy), uid="some-uid", node="node-1", timeout=0.05) is None  # type: ignore[arg-type]
+    victim = chaos.kill(Seats(busy), uid="some-uid", node="node-0")  # type: ignore[arg-type]
+    assert victim is not None
+    assert (victim.pid, victim.agent) == (agent.pid, "risk-compute-0-a")
+    assert agent.wait(10) == -signal.SIGKILL
+
+
+def test_an_agent_that_has_just_finished_its_task_goes_on(agent: subprocess.Popen[bytes]) -> None:
+    began = time.monotonic() - 1
+    busy, idle = seat(pid=agent.pid, claimed=began), seat(pid=agent.pid, claimed=began, running=0)
+    assert chaos.kill(Seats(busy, idle), uid="some-uid", timeout=0.1) is None  # type: ignore[arg-type]
+    out, _ = agent.communicate(b"\n", timeout=10)  # it was stopped for a moment, and runs again
+    assert agent.returncode == 0
+    assert out == b""
 
 
 def test_more_commits_than_submissions_are_double_commits() -> None:
