@@ -63,7 +63,7 @@ def test_map_gives_the_results_in_order(swarm: Swarm) -> None:
 def test_the_asyncio_face_does_the_same(connection: Connection) -> None:
     async def use() -> list[Any]:
         async with await AsyncSwarm.connect(connection) as swarm:
-            return list(await asyncio.gather(*(swarm.run("core.echo", i) for i in range(20))))
+            return list(await asyncio.gather(*(swarm.submit("core.echo", i) for i in range(20))))
 
     assert asyncio.run(use()) == list(range(20))
 
@@ -153,7 +153,7 @@ def test_scaling_adds_agents_and_takes_them_away_by_drain(product: Running, swar
     kubectl = product.kubectl
 
     def ready() -> int:
-        return int(kubectl.get("swarm", "small").get("status", {}).get("readyReplicas", 0))
+        return int(kubectl.get("swarm", "small").get("status", {}).get("compute", {}).get("ready", 0))
 
     def pods() -> int:
         return len(kubectl.get("pods", "-l", "agentswarm.dev/swarm=small,agentswarm.dev/role=compute")["items"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,8 @@ def top(
 
     from swarm_deploy.reports import Reporter
 
-    console = Console()
+    # A pipe has no width of its own; names cut short would help nobody who reads it by a program.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     with Reporter(swarm) as reporter:
         view = _View(reporter.title)
         if once or not console.is_terminal:
