@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm_deploy.local.api import crd
+from swarm_deploy.local.api.decoding import Result
 from swarm_deploy.local.api.defaults import empty_object
 from swarm_deploy.local.api.errors import ApiError, bad_request, expired, no_such_path, not_found
 from swarm_deploy.local.api.events import from_core
@@ -31,7 +32,7 @@ from swarm_deploy.local.api.scale import scale_of
 from swarm_deploy.local.api.selectors import field_matcher, label_matcher
 from swarm_deploy.local.api.special import Tokens, below
 from swarm_deploy.local.api.structural import default
-from swarm_deploy.local.api.writes import Result, Writes
+from swarm_deploy.local.api.writes import Writes
 from swarm_deploy.local.store import Compacted, Store
 
 __all__ = ["Api", "LogReader", "Page"]

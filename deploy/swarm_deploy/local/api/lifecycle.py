@@ -87,7 +87,7 @@ class Sweeper:
                 await self._wake.wait()
                 continue
             # Something is in the way (a finalizer, a pod that ends): look again once the store has moved on.
-            while self._api.store.revision == self._seen and not self._wake.is_set():
+            while self._api.store.revision == self._seen and not self._wake.is_set():  # noqa: ASYNC110 - any kind's write
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def sweep(self) -> bool:

@@ -107,8 +107,8 @@ _QUOTA = "the embedded cluster enforces no quotas or limits"
 _NOT_HERE = "the embedded cluster does not provide it; use a real cluster"
 _RBAC = "the embedded cluster has one user, who may do everything: this object has no effect"
 
-# One line a kind: plural kind scope short-names categories subresources verbs. A dash means none, or the usual verbs; `!`
-# marks what is refused, and `?` what has no effect.
+# One line a kind: plural kind scope short-names categories subresources verbs. A dash means none, or the usual verbs;
+# `!` marks what is refused, and `?` what has no effect.
 _KINDS = """\
 v1 bindings Binding N - - - create
 v1 componentstatuses ComponentStatus C cs - - get,list

@@ -8,6 +8,7 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
+from swarm_deploy.local.api.decoding import Result, copy
 from swarm_deploy.local.api.errors import (
     ApiError,
     Cause,
@@ -20,7 +21,6 @@ from swarm_deploy.local.api.errors import (
 from swarm_deploy.local.api.meta import parse_time, timestamp
 from swarm_deploy.local.api.resources import Resource
 from swarm_deploy.local.api.selectors import matches_labels
-from swarm_deploy.local.api.writes import Result, copy
 
 if TYPE_CHECKING:
     from swarm_deploy.local.api.core import Api
