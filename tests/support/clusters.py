@@ -69,7 +69,7 @@ def _embedded(state: Path) -> Iterator[Path]:
 
     before = shared_memory()
     cluster = Cluster(state)
-    cluster.start(nodes=2, operator=False)
+    cluster.start(nodes=2, operator=False, back_off=0.5)
     kubeconfig = state / "kubeconfig"
     try:
         assert kubeconfig.stat().st_mode & 0o077 == 0, "the kubeconfig holds a token: nobody else may read it"

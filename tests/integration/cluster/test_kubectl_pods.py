@@ -37,13 +37,18 @@ def pod(name: str, image: str, script: str, **spec: Any) -> dict[str, Any]:
         "command": ["sh", "-c", script],
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
     }
-    given = {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never", "containers": [container]}
+    given = {
+        "terminationGracePeriodSeconds": 1,
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "containers": [container],
+    }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": given | spec}
 
 
 def test_logs_prints_what_the_container_said(kubectl: Kubectl, image: str) -> None:
     kubectl("create", "-f", "-", stdin=manifest(pod("p", image, "echo one; echo two >&2; echo three")))
-    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=30s")
     assert sorted(kubectl("logs", "p").out.split()) == ["one", "three", "two"]
     assert kubectl("logs", "p", "--tail=1").out.split()[-1] in {"two", "three"}
     stamp, *_ = kubectl("logs", "pod/p", "-c", "main", "--timestamps", "--tail=1").out.split()
@@ -56,7 +61,7 @@ def test_logs_prints_what_the_container_said(kubectl: Kubectl, image: str) -> No
 def test_logs_follow_prints_lines_as_they_come_and_ends_with_the_container(kubectl: Kubectl, image: str) -> None:
     script = "trap 'echo last; exit 0' TERM; echo first; while :; do sleep 0.1; done"
     kubectl("create", "-f", "-", stdin=manifest(pod("p", image, script, terminationGracePeriodSeconds=20)))
-    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
     with kubectl.running("logs", "-f", "p") as follow:
         assert follow.stdout is not None
         assert follow.stdout.readline() == "first\n"
@@ -71,7 +76,7 @@ def test_logs_of_the_previous_container_are_kept_after_a_restart(kubectl: Kubect
     script = "echo run; exit 3"
     kubectl("create", "-f", "-", stdin=manifest(pod("p", image, script, restartPolicy="OnFailure")))
     restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1"
-    kubectl("wait", restarted, "pod/p", "--timeout=80s")
+    kubectl("wait", restarted, "pod/p", "--timeout=40s")
     status = kubectl.get("pod", "p")["status"]["containerStatuses"][0]
     assert status["lastState"]["terminated"]["exitCode"] == 3
     assert kubectl("logs", "p", "--previous").out == "run\n"
@@ -79,7 +84,7 @@ def test_logs_of_the_previous_container_are_kept_after_a_restart(kubectl: Kubect
 
 def test_get_and_describe_show_a_running_pod(kubectl: Kubectl, image: str) -> None:
     kubectl("create", "-f", "-", stdin=manifest(pod("p", image, "sleep 600")))
-    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
     header, row = (line.split() for line in kubectl("get", "pods").out.splitlines())
     assert header == ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
     assert row[:4] == ["p", "1/1", "Running", "0"]
@@ -96,10 +101,17 @@ def test_get_and_describe_show_a_running_pod(kubectl: Kubectl, image: str) -> No
         assert any(line.startswith(reason) for line in lines), reason
 
 
+def test_a_pod_finds_its_service_accounts_credentials(kubectl: Kubectl, image: str) -> None:
+    script = "cd /var/run/secrets/kubernetes.io/serviceaccount && ls && cat namespace"
+    kubectl("create", "-f", "-", stdin=manifest(pod("p", image, script, automountServiceAccountToken=None)))
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=30s")
+    assert kubectl("logs", "p").out.split() == ["ca.crt", "namespace", "token", kubectl.namespace]
+
+
 def test_delete_ends_the_pod_and_returns_when_it_is_gone(kubectl: Kubectl, image: str) -> None:
     kubectl("create", "-f", "-", stdin=manifest(pod("p", image, "trap 'exit 0' TERM; while :; do sleep 0.1; done")))
-    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
-    kubectl("delete", "pod", "p", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
+    kubectl("delete", "pod", "p", "--timeout=30s")
     assert 'pods "p" not found' in kubectl.refused("get", "pod", "p")
 
 
@@ -107,7 +119,7 @@ def test_a_pod_that_no_node_can_hold_stays_pending_and_an_event_says_why(kubectl
     huge = pod("p", image, "sleep 600")
     huge["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "4000"}}
     kubectl("create", "-f", "-", stdin=manifest(huge))
-    kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "pod/p", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "pod/p", "--timeout=30s")
     events = kubectl.get("events", "--field-selector=involvedObject.name=p,reason=FailedScheduling")["items"]
     assert any("Insufficient cpu" in event["message"] for event in events)
     assert kubectl.get("pod", "p")["status"]["phase"] == "Pending"
@@ -117,7 +129,7 @@ def test_a_pod_that_no_node_can_hold_stays_pending_and_an_event_says_why(kubectl
 def test_an_image_that_can_not_be_had_is_refused_by_an_event_not_run(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=manifest(pod("p", "example.com/nosuch:1", "sleep 600")))
     waiting = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}"
-    kubectl("wait", waiting, "pod/p", "--timeout=60s")
+    kubectl("wait", waiting, "pod/p", "--timeout=30s")
     events = kubectl.get("events", "--field-selector=involvedObject.name=p,type=Warning")["items"]
     assert any("example.com/nosuch:1" in event["message"] for event in events), events
     assert kubectl.get("pod", "p")["status"]["phase"] == "Pending"
