@@ -135,6 +135,14 @@ class Ground:
         found = self._shared.glob(f"*/{BOARD_DIRECTORY_PREFIX}{self.uid}")
         return {path.parent.name: path for path in sorted(found)}
 
+    def keep_logs(self, directory: Path) -> list[Path]:
+        """Copies the cluster's and the operator's logs out of the state directory, for whoever looks for the reason."""
+        kept = []
+        for log in sorted((self.state / "log").glob("*.log")):
+            directory.mkdir(parents=True, exist_ok=True)
+            kept.append(Path(shutil.copy(log, directory)))
+        return kept
+
     def stop(self) -> None:
         """Stops the cluster and removes its directory. To be called once more is harmless."""
         if self._api is not None:

@@ -64,12 +64,16 @@ def run(*, seconds: float = 20.0, nodes: int = 2, report: Path = REPORT, view: V
     view = view or make_view()
     ground: Ground | None = None
     left: list[str] = []
+    logs: list[Path] = []
     _use_the_warm_cache()
     try:
         with _signals():
             try:
                 ground = Ground(nodes)
                 outcome = _demo(ground, seconds, view)
+            except SwarmError:
+                logs = ground.keep_logs(report.parent) if ground is not None else []
+                raise
             finally:
                 with _shielded():
                     left = _clean_up(ground, view)
@@ -78,7 +82,8 @@ def run(*, seconds: float = 20.0, nodes: int = 2, report: Path = REPORT, view: V
         print(f"{interrupted}: stopped; {', '.join(left) + ' left' if left else 'nothing is left behind'}", flush=True)
         return 128 + interrupted.number
     except SwarmError as error:
-        print(f"The demo could not be done: {error}", file=sys.stderr, flush=True)
+        seen = f"\nLogs: {', '.join(map(str, logs))}" if logs else ""
+        print(f"The demo could not be done: {error}{seen}", file=sys.stderr, flush=True)
         return 1
     outcome = _with_check(
         outcome, Check("Nothing is left behind", not left, ", ".join(left) or "no process, file or port")

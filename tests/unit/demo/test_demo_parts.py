@@ -271,9 +271,15 @@ def test_a_second_signal_does_not_cut_the_clean_up_short(monkeypatch: pytest.Mon
 def test_a_swarm_that_cannot_be_had_is_exit_code_1_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(*_: Any) -> Any:
+    def fails(ground: Ground, *_: Any) -> Any:
+        (ground.state / "log").mkdir()
+        (ground.state / "log" / "operator.log").write_text("it was like this")
         raise main.DemoError("no room on this machine")
 
     monkeypatch.setattr(main, "_demo", fails)
-    assert main.run(report=tmp_path / "r.html", view=Plain(io.StringIO())) == 1
-    assert "no room on this machine" in capsys.readouterr().err
+    assert main.run(report=tmp_path / "demo" / "report.html", view=Plain(io.StringIO())) == 1
+    kept = tmp_path / "demo" / "operator.log"
+    assert kept.read_text() == "it was like this"
+    said = capsys.readouterr().err
+    assert "no room on this machine" in said
+    assert str(kept) in said
