@@ -1,8 +1,9 @@
 """Whether an object is as it should be, and what to remove from it that should not be there.
 
 Server-side apply takes back every field that we own, whoever changed it; it leaves alone what others added, also where
-an addition does harm (a further port, a key in the ConfigMap, a label in a selector). Hence a repair has two parts: an
-apply, and, for the paths that are ours alone (`EXACT`), a merge patch that removes what was added.
+an addition does harm (a further port, a key in the ConfigMap, a label in a selector). Hence a repair has two parts: for
+the paths that are ours alone (`EXACT`) a merge patch that removes what was added, and then an apply. In this order: what
+was added may clash with what is ours (two ports of one name), and the apply would be refused.
 
 Comparing here and not by a dry run keeps an idle operator silent: it writes nothing to find out that nothing is wrong.
 """
@@ -65,8 +66,9 @@ def _removal(want: Any, have: Any) -> Any:
                 if inner is not None:
                     changes[key] = inner
         return changes or None
-    if isinstance(have, list) and isinstance(want, list) and len(have) > len(want):
-        return want
+    if isinstance(have, list) and isinstance(want, list):
+        # a merge patch replaces a list whole
+        return None if all(any(covers(item, other) for item in want) for other in have) else want
     return None
 
 

@@ -177,9 +177,9 @@ class Executor:
         if not action.exists:
             await self._must_be_ours(kind, action.name, snapshot)
         try:
-            await self._write(kind, snapshot, self._api.apply(action.manifest))
             if action.remove:
                 await self._write(kind, snapshot, self._api.merge(kind, namespace, action.name, action.remove))
+            await self._write(kind, snapshot, self._api.apply(action.manifest))
         except ApiError as error:
             if not error.immutable:
                 raise

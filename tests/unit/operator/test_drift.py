@@ -65,6 +65,13 @@ def test_an_apply_and_the_removal_leave_exactly_what_is_wanted(desired: dict[str
     assert merged(observed, patch)["data"] == desired
 
 
+def test_a_list_with_a_foreign_item_is_replaced_whole() -> None:
+    ours, theirs = {"name": "rest", "port": 7480}, {"name": "rest", "port": 81}
+    assert excess({"p": [ours]}, {"p": [theirs]}, [("p",)]) == {"p": [ours]}
+    assert excess({"p": [ours]}, {"p": [ours, theirs]}, [("p",)]) == {"p": [ours]}
+    assert excess({"p": [ours]}, {"p": [{**ours, "nodePort": 3}]}, [("p",)]) == {}, "what is merely completed stays"
+
+
 def converged() -> World:
     world = World({"compute": {"replicas": 1}})
     for _ in range(12):

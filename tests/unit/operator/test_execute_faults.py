@@ -130,15 +130,15 @@ async def test_a_field_that_can_not_be_changed_back_makes_the_object_anew(kmock:
     assert delete.data["preconditions"] == {"uid": "old"}
 
 
-async def test_what_was_added_is_removed_by_a_merge_patch_after_the_apply(kmock: Any, bench: Bench) -> None:
+async def test_what_was_added_is_removed_by_a_merge_patch_before_the_apply(kmock: Any, bench: Bench) -> None:
     manifest = objects.budget_manifest(make_swarm(), 1)
     action = Apply("PodDisruptionBudget", "risk", manifest, exists=True, remove={"spec": {"selector": {"a": None}}})
     kmock["patch"] << stored(manifest)
     await bench.do(action)
     first, second = kmock["patch"]
-    assert first.headers["Content-Type"] == "application/apply-patch+yaml"
-    assert second.headers["Content-Type"] == "application/merge-patch+json"
-    assert json.loads(second.body) == action.remove
+    assert first.headers["Content-Type"] == "application/merge-patch+json"
+    assert json.loads(first.body) == action.remove
+    assert second.headers["Content-Type"] == "application/apply-patch+yaml"
 
 
 @pytest.mark.parametrize("answer", [404, 409])
