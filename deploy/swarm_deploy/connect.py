@@ -108,9 +108,8 @@ async def _swarm(api: Any, namespace: str, name: str | None) -> Object:
     if len(swarms) == 1:
         return swarms[0]
     names = ", ".join(sorted(s["metadata"]["name"] for s in swarms))
-    raise Unreachable(
-        f"namespace {namespace} has {len(swarms)} swarms{f' ({names}): name one' if names else ': kubectl apply one first'}"
-    )
+    advice = f" ({names}): name one" if names else ": kubectl apply one first"
+    raise Unreachable(f"namespace {namespace} has {len(swarms)} swarms{advice}")
 
 
 def _board(path: str, uid: str) -> str | None:

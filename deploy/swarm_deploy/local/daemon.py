@@ -18,10 +18,10 @@ import msgspec
 
 from swarm_deploy.local.api.app import serve
 from swarm_deploy.local.api.client import LocalClient
+from swarm_deploy.local.api.errors import not_found
 from swarm_deploy.local.node.addresses import Addresses
 from swarm_deploy.local.node.garbage import GarbageCollector
 from swarm_deploy.local.node.kubelet import Kubelet, node_name
-from swarm_deploy.local.node.logs import log_path, read_log
 from swarm_deploy.local.node.scheduler import Scheduler
 from swarm_deploy.local.node.volumes import NodePaths
 from swarm_deploy.local.record import Record, shared_memory, start_time
@@ -63,14 +63,17 @@ async def run(options: Options) -> int:
     shutil.rmtree(shm, ignore_errors=True)  # what a cluster that was killed left; the lock says it is gone
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, stop.set)
     addresses = Addresses()
     store = Store(state / "cluster.db")
     kubelets: list[Kubelet] = []
 
     async def log_reader(namespace: str, pod: str, container: str, given: dict[str, Any]) -> Any:
-        return _read(kubelets, namespace, pod, container, given)
+        for kubelet in kubelets:
+            if (found := kubelet.find(namespace, pod)) is not None:
+                return found.read_log(container, given)
+        raise not_found("pods", "", pod)
 
     operator: asyncio.Task[None] | None = None
     try:
@@ -140,26 +143,6 @@ def _write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     temporary.replace(path)
-
-
-async def _read(kubelets: list[Kubelet], namespace: str, pod: str, container: str, given: dict[str, Any]) -> Any:
-    for kubelet in kubelets:
-        found = kubelet.find(namespace, pod)
-        if found is not None and found._volumes is not None:
-            c = found.container(container)
-            if c is None:
-                return
-            run_number = c.restarts - (1 if given.get("previous") else 0)
-            path = log_path(found._volumes.directory, container, run_number)
-            if not path.exists():
-                return
-            async for line in read_log(
-                path, follow=bool(given.get("follow")), tail=given.get("tailLines"),
-                timestamps=bool(given.get("timestamps")), limit_bytes=given.get("limitBytes"),
-                running=lambda: c.running,
-            ):  # fmt: skip
-                yield line
-            return
 
 
 async def _operator(state: Path, config: Path) -> None:

@@ -55,6 +55,11 @@ class LocalClient:
         self._api = api
         self._manager = manager
 
+    @property
+    def api(self) -> Api:
+        """The API itself, for what is not a plain object: bindings, and looks into the store."""
+        return self._api
+
     async def get(self, resource: str, name: str, namespace: str = "", *, subresource: str = "") -> Object:
         """One object. Raises ApiError (404, reason NotFound) when there is none."""
         result: Object = _copy(self._api.read(self._api.resource(resource), namespace, name, subresource))

@@ -1,1 +1,1 @@
-"""The embedded cluster's nodes: kubelets that run pods as processes, the scheduler that fills them, and what cleans up."""
+"""The nodes: kubelets that run pods as processes, the scheduler that fills them, and what cleans up."""

@@ -1,20 +1,20 @@
 """Loopback addresses for pods: each has one of its own, so that all can use the same ports, as in a real cluster.
 
 Linux answers on the whole of 127.0.0.0/8. A cluster claims one second octet for as long as its daemon lives, by an
-abstract Unix socket (which the kernel frees when the process dies, however it dies); within it a node has the third octet
-and a pod the fourth. So two clusters on one machine never meet.
+abstract Unix socket (which the kernel frees when the process dies, however it dies); within it a node has the third
+octet and a pod the fourth. So two clusters on one machine never meet.
 """
 
 from __future__ import annotations
 
 import socket
 
-__all__ = ["Addresses", "AddressesExhausted"]
+__all__ = ["Addresses", "AddressesExhaustedError"]
 
 _FIRST, _LAST = 16, 250
 
 
-class AddressesExhausted(Exception):
+class AddressesExhaustedError(Exception):
     """No address is left."""
 
 
@@ -25,7 +25,7 @@ class Addresses:
         """Claims an octet that no other cluster of this machine has.
 
         Raises:
-            AddressesExhausted: over two hundred clusters run on this machine.
+            AddressesExhaustedError: over two hundred clusters run on this machine.
         """
         self._claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         for octet in range(_FIRST, _LAST):
@@ -37,7 +37,7 @@ class Addresses:
             break
         else:
             self._claim.close()
-            raise AddressesExhausted("every range of loopback addresses is taken: stop a cluster (`swarm down`)")
+            raise AddressesExhaustedError("every range of loopback addresses is taken: stop a cluster (`swarm down`)")
         self._used: dict[int, set[int]] = {}
 
     def node(self, number: int) -> str:
@@ -51,7 +51,7 @@ class Addresses:
             if last not in used:
                 used.add(last)
                 return f"127.{self._octet}.{node}.{last}"
-        raise AddressesExhausted(f"node {node} has no address left: it runs 253 pods")
+        raise AddressesExhaustedError(f"node {node} has no address left: it runs 253 pods")
 
     def release(self, address: str) -> None:
         """Gives an address back."""

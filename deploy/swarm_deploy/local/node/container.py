@@ -1,4 +1,4 @@
-"""One container: starts its process, restarts it as the pod's policy says, probes it, and keeps what its status shows."""
+"""One container: starts its process, restarts it as the pod's policy says, probes it, keeps its status."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ class Container:
     _launch: Launch | None = None
     _stopping: bool = False
     _probe_reason: str = ""
+    _ending: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -71,13 +72,17 @@ class Container:
     def running(self) -> bool:
         return "running" in self.state
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
     async def run(self, launch: Launch, policy: str) -> int:
         """Runs the container until its policy lets it end; returns the last exit code."""
         self._launch = launch
         pause, crashed = 0.0, 0.0
         while True:
             code = await self._once(launch)
-            if self._stopping or policy == "Never" or (policy == "OnFailure" and code == 0):
+            if self.stopping or policy == "Never" or (policy == "OnFailure" and code == 0):
                 return code
             if crashed and time.monotonic() - crashed > _FORGIVEN_AFTER:
                 pause = 0.0
@@ -95,8 +100,6 @@ class Container:
                 )
                 self.changed()
                 await asyncio.sleep(pause)
-                if self._stopping:
-                    return code
             else:
                 self.last = self.state
             pause = min(pause * 2 or self.back_off, _LONGEST_BACK_OFF)
@@ -190,9 +193,9 @@ class Container:
         self.event("Normal", "Killing", f"Container {self.name} failed {kind.lower()} probe, will be restarted")
         self._probe_reason = "Error"
         if self.process is not None:
-            asyncio.ensure_future(self._end(self.process, 5.0))
+            self._ending = asyncio.create_task(self._end(self.process, 5.0))
 
-    async def execute(self, command: list[str], timeout: float) -> tuple[int, str]:
+    async def execute(self, command: list[str], seconds: float) -> tuple[int, str]:
         """Runs a command in the container's environment."""
         assert self._launch is not None
         process = await asyncio.create_subprocess_exec(
@@ -201,7 +204,7 @@ class Container:
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), timeout)
+            output, _ = await asyncio.wait_for(process.communicate(), seconds)
         except BaseException:
             _kill_group(process.pid)
             raise

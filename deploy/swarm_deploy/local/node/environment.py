@@ -1,9 +1,9 @@
-"""What a container's process gets as environment and arguments, as Kubernetes defines it, and where its mounts really are.
+"""What a container's process gets as environment and arguments, and where its mounts really are.
 
-There is no mount namespace here (that takes root), so a volume can't appear at its `mountPath`. Instead each mountPath is
-replaced, in the values of the environment and in the arguments, by the directory that holds the volume: whole path
-components only, the longest mountPath first. A program that finds its directories through its environment does not notice;
-one that has a path compiled in would, and that is the limit of the embedded cluster.
+There is no mount namespace here (that takes root), so a volume can't appear at its `mountPath`. Instead each
+mountPath is replaced, in the values of the environment and in the arguments, by the directory that holds the volume:
+whole path components only, the longest mountPath first. A program that finds its directories through its environment
+does not notice; one that has a path compiled in would, and that is the limit of the embedded cluster.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def environment(
 ) -> dict[str, str]:
     """The whole environment: the image's, `envFrom`, `env` in order, with references resolved and mounts translated.
 
-    `lookup(kind, name)` gives the decoded data of a ConfigMap ("configmaps") or Secret ("secrets") of the pod's namespace.
+    `lookup(kind, name)` gives the decoded data of a ConfigMap ("configmaps") or Secret ("secrets") of the pod's
+    namespace.
 
     Raises:
         ConfigError: an object or key that is not optional is missing.

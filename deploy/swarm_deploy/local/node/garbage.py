@@ -1,7 +1,8 @@
 """Deletes what has lost its owner, as Kubernetes' garbage collector does.
 
 Level-triggered: after any deletion, and now and then, every object with ownerReferences is looked at. A reference holds
-while an object of that UID exists. Foreground deletion and orphaning work through the finalizers that the API server sets.
+while an object of that UID exists. Foreground deletion and orphaning work through the finalizers that the API server
+sets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which images this cluster can run: none is pulled, each is something that this machine has.
 
-- the project's own (`…agentswarm/agent`, `…agentswarm/operator`, any registry, any tag): the Python environment that the
-  cluster itself runs in, so that what is tested is what is checked out;
+- the project's own (`…agentswarm/agent`, `…agentswarm/operator`, any registry, any tag): the Python environment that
+  the cluster itself runs in, so that what is tested is what is checked out;
 - `localhost/host`: any program of this machine, for tests and for trying things.
 
 Everything else is refused the way a kubelet refuses an image that can't be pulled.

@@ -45,7 +45,7 @@ class Kubelet:
     ) -> None:  # fmt: skip
         """`memory` in bytes; `back_off` in seconds, before the second start of a container that crashes."""
         self.client = client
-        self.api = client._api
+        self.api = client.api
         self.number = number
         self.name = node_name(number)
         self.address = addresses.node(number)

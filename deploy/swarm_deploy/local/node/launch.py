@@ -1,7 +1,8 @@
 """The first thing that runs in a container's process: it takes on the container's limits and becomes its program.
 
 Run as a script of its own, with `python -I -S`, because what it does must happen between fork and exec, in the child,
-and the daemon has threads. It asks the kernel to be killed when the daemon dies, so a daemon that is killed leaves no pods.
+and the daemon has threads. It asks the kernel to be killed when the daemon dies, so a daemon that is killed leaves no
+pods.
 
     launch.py PARENT_PID CORES -- PROGRAM ARGUMENT...
 """

@@ -1,7 +1,8 @@
 """Containers' logs: one file a run, each line with its time, as `kubectl logs` wants to read them.
 
 A run is one start of the container; `--previous` shows the run before the last. Files are kept until the pod is
-removed, and a run's file is cut at its start when it grows past a bound, so that a chatty container can't fill the disk.
+removed, and a run's file is cut at its start when it grows past a bound, so that a chatty container can't fill the
+disk.
 """
 
 from __future__ import annotations

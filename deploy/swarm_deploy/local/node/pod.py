@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from swarm_deploy.local.api.client import ApiError
@@ -12,6 +13,7 @@ from swarm_deploy.local.node import support
 from swarm_deploy.local.node.container import Container, Launch, now
 from swarm_deploy.local.node.environment import ConfigError, Translation, environment, expand
 from swarm_deploy.local.node.images import find_image
+from swarm_deploy.local.node.logs import log_path, read_log
 from swarm_deploy.local.node.status import pod_status
 from swarm_deploy.local.node.volumes import MountError, Volumes
 
@@ -70,6 +72,33 @@ class PodWorker:
     def container(self, name: str) -> Container | None:
         """The container of this name."""
         return next((c for c in (*self._init, *self._main) if c.name == name), None)
+
+    async def read_log(self, name: str, options: Object) -> AsyncGenerator[bytes, None]:
+        """A container's log, as the query of `pods/log` asks for it.
+
+        Raises:
+            ApiError: there was no such run.
+        """
+        container = self.container(name)
+        if container is None or self._volumes is None:
+            raise ApiError(400, f'container "{name}" in pod "{self.name}" is waiting to start: ContainerCreating')
+        previous = bool(options.get("previous"))
+        path = log_path(self._volumes.directory, name, container.restarts - previous)
+        if not path.exists():
+            what = "previous terminated container" if previous else "container"
+            raise ApiError(400, f'{what} "{name}" in pod "{self.name}" not found')
+        since = None
+        if options.get("sinceSeconds") is not None:
+            since = datetime.now(UTC) - timedelta(seconds=options["sinceSeconds"])
+        elif options.get("sinceTime"):
+            since = datetime.fromisoformat(options["sinceTime"])
+        lines = read_log(
+            path, follow=bool(options.get("follow")) and not previous, tail=options.get("tailLines"),
+            timestamps=bool(options.get("timestamps")), since=since, limit_bytes=options.get("limitBytes"),
+            running=lambda: container.running,
+        )  # fmt: skip
+        async for line in lines:
+            yield line
 
     # -- its life
 
@@ -146,7 +175,7 @@ class PodWorker:
         def launch() -> Launch:
             return self._launch(container, made)
 
-        result = await self._again("Failed", launch, ConfigError, container)
+        result: Launch = await self._again("Failed", launch, ConfigError, container)
         self._event("Normal", "Pulled", f'Container image "{container.spec["image"]}" is part of this machine')
         self._event("Normal", "Created", f"Container created: {container.name}")
         return result

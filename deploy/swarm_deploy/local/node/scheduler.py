@@ -194,10 +194,10 @@ def _spread(pod: Object, node: Object, nodes: Sequence[Object], pods: Sequence[O
                 constraint.get("labelSelector"), peer
             ):
                 domain = _domain(peer["spec"].get("nodeName"), key, nodes)
-                if domain in counts:
+                if domain is not None and domain in counts:
                     counts[domain] += 1
         mine = node["metadata"].get("labels", {}).get(key)
-        if mine not in counts or counts[mine] + 1 - min(counts.values()) > constraint["maxSkew"]:
+        if mine is None or mine not in counts or counts[mine] + 1 - min(counts.values()) > constraint["maxSkew"]:
             return False
     return True
 
@@ -271,7 +271,7 @@ class Scheduler:
         try:
             from swarm_deploy.local.api.special import bind
 
-            bind(self._client._api, meta["namespace"], meta["name"], binding)
+            bind(self._client.api, meta["namespace"], meta["name"], binding)
         except ApiError as error:
             if error.code not in (404, 409):
                 raise

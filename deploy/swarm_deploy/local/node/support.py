@@ -21,7 +21,7 @@ def unsupported(pod: Object) -> list[str]:
 def _reasons(spec: Object) -> Iterator[str]:
     for flag in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(flag):
-            yield f"{flag}: pods of the embedded cluster are processes of this machine and share it anyway; leave it out"
+            yield f"{flag}: pods of the embedded cluster are processes of this machine; leave it out"
     if spec.get("runtimeClassName"):
         yield f"runtimeClassName {spec['runtimeClassName']}: the embedded cluster has no runtime classes"
     for volume in spec.get("volumes", ()):
