@@ -89,6 +89,7 @@ class BoardChannel(Channel):
         self._callers = 0
         self._called = 0.0
         self._idle = False
+        self._polling = False
         self._closing = False
         self._lost: BaseException | None = None
         self._alarm = threading.Event()
@@ -149,8 +150,9 @@ class BoardChannel(Channel):
                 step = _PARK if until is None else min(_PARK, until - time.monotonic())
                 if step <= 0:
                     break
-                # With several callers another one may take this one's answer, and then nothing wakes this one.
-                self._port.wait(step if self._callers == 1 else min(step, _LOOK_IN))
+                # Should another thread take this one's answer, nothing wakes this one.
+                alone = self._callers == 1 and not self._polling
+                self._port.wait(step if alone else min(step, _LOOK_IN))
         except Fenced as error:
             self._give_up(error)
         finally:
@@ -183,6 +185,13 @@ class BoardChannel(Channel):
             self._settle(answer)
         return len(answers)
 
+    def _poll_aside(self) -> None:
+        """Polls for those who do not wait, unless somebody waits: who does takes everybody's answers."""
+        self._polling = True  # first this, then the look: a caller that comes now sees it
+        if not self._callers:
+            self._poll()
+        self._polling = False
+
     def _settle(self, answer: Answer) -> None:
         task = answer.ticket.task_id
         self._tickets.pop(task, None)
@@ -212,10 +221,10 @@ class BoardChannel(Channel):
                     self._idle = False
                 elif self._callers or now - self._called < _CALLERS_GRACE:
                     time.sleep(_LOOK_IN)
-                    self._poll()
+                    self._poll_aside()
                 else:
                     self._port.wait(_PARK)
-                    self._poll()
+                    self._poll_aside()
         except Exception as error:
             self._give_up(error)
         lost = self._lost

@@ -6,8 +6,8 @@ change of thread here. One thread does the rest: it receives for those who do no
 again what the hub had no room for; while callers receive it only looks in.
 
 The socket's file descriptor is edge-triggered, and any call on the socket may consume the edge. Hence after each send
-the sender looks whether something has arrived, and if so nudges the thread; and no sleep on the descriptor is long
-while several threads use it.
+the sender looks whether something has arrived, and if so wakes the others; a thread that has taken an answer rings for
+the caller who may be asleep waiting for it; and with several callers none sleeps long.
 
 Back-pressure has two stages: the hub's window bounds what is unanswered, and `submit` waits for it; a hub whose board
 is full refuses a task for a while, and then the thread submits it again, so that it was taken on stays true.
@@ -61,7 +61,7 @@ _ACK_BATCH, _ACK_AFTER = 64, 0.02
 _BATCH = 64
 #: A caller who waits sleeps for this long at most; with others beside it, this long (seconds).
 _STEP, _STEP_SHARED = 0.05, 0.002
-#: While callers receive, and for this long after, the thread only looks in this often (seconds).
+#: While callers receive the thread does not, and for this long after it only looks in this often (seconds).
 _LOOK_IN, _CALLERS_GRACE = 0.002, 0.02
 
 
@@ -104,6 +104,7 @@ class TcpChannel(Channel):
         self._monitor = Monitor(self._socket)
         self._fd = int(self._socket.get(zmq.FD))
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             welcome = self._greet(connection, timeout)
         except BaseException:
@@ -231,6 +232,11 @@ class TcpChannel(Channel):
     def _wake(self) -> None:
         if self._nudge >= 0:
             os.eventfd_write(self._nudge, 1)
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._callers:
+            os.eventfd_write(self._bell, 1)
 
     def _receive(self) -> int:
         """Takes what has arrived; returns how many messages that was. Any thread."""
@@ -249,6 +255,7 @@ class TcpChannel(Channel):
         until = None if timeout is None else time.monotonic() + timeout
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
+        poll.register(self._bell, select.POLLIN)
         self._callers += 1
         try:
             while not future.done() and self._dead is None and not self._closing:
@@ -259,7 +266,9 @@ class TcpChannel(Channel):
                     step = min(step, until - time.monotonic())
                 if step <= 0:
                     break
-                poll.poll(math.ceil(step * 1000))
+                for descriptor, _ in poll.poll(math.ceil(step * 1000)):
+                    if descriptor == self._bell:
+                        _clear(descriptor)
         except Exception as error:  # the thread ends the connection by it
             self._failure = error
             with self._lock:
@@ -281,7 +290,11 @@ class TcpChannel(Channel):
         error: BaseException | None = None
         try:
             while not self._closing:
-                taken = self._receive()
+                taken = 0 if self._callers else self._receive()
+                if taken:
+                    # A caller who has come meanwhile may be asleep by now, and its answer among these.
+                    with self._lock:
+                        self._ring()
                 error = self._tick()
                 if error is not None:
                     break
@@ -292,10 +305,7 @@ class TcpChannel(Channel):
                     aside.poll(math.ceil(min(due, _LOOK_IN) * 1000))
                 else:
                     all_.poll(math.ceil(due * 1000))
-                try:
-                    os.eventfd_read(self._nudge)
-                except BlockingIOError:
-                    pass
+                _clear(self._nudge)
         except Exception as problem:
             error = problem
         with self._lock, self._room:
@@ -394,7 +404,15 @@ class TcpChannel(Channel):
         self._socket.close(0)
         self._context.term()
         os.close(self._nudge)
+        os.close(self._bell)
         self._nudge = -1
+
+
+def _clear(descriptor: int) -> None:
+    try:
+        os.eventfd_read(descriptor)
+    except BlockingIOError:
+        pass
 
 
 def _submission(request: Request) -> schema.Submit:

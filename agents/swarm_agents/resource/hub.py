@@ -15,6 +15,7 @@ by itself, and a peer that sends nonsense is answered by a refusal and counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
@@ -49,8 +50,10 @@ from swarm_agents.wire.zap import Authenticator, peer_kind
 
 __all__ = ["Hub"]
 
-#: How often the hub looks whether work should leave the node (seconds), and how much may leave at once.
-BALANCE_INTERVAL, BALANCE_BATCH = 0.005, 64
+#: How often the hub looks whether work should leave the node while some waits, and while none does (seconds).
+_BALANCE, _BALANCE_IDLE = 0.005, 0.02
+#: How many tasks may leave at once.
+_BALANCE_BATCH = 64
 #: Heartbeats between hubs, in intervals of the swarm's own: those are many a second, and cross a network.
 _HEARTBEATS = 5
 #: Heartbeats of a client (seconds).
@@ -86,7 +89,13 @@ class Hub:
 
         Raises:
             PortInUse: another process listens there.
+            WrongKey: the swarm encrypts, and the hub's keys are not there.
         """
+        if settings.transport.encryption and not (keys.hub_public and keys.hub_secret and keys.client_public):
+            raise WrongKey(
+                "the swarm encrypts, but hub.public, hub.secret or client.public is missing in the keys' directory: "
+                "the operator puts them into the swarm's Secret; delete the Secret, and it is made again"
+            )
         self.desk = desk
         self.settings = settings
         self.node = node
@@ -99,6 +108,9 @@ class Hub:
         self._report = report or dict
         self._rng = rng or random.Random()
         self._instance = secrets.randbits(63)
+        #: No compute agent on this node: what comes is sent on at once.
+        self._nobody_here = False
+        self._stirred = asyncio.Event()
         self._accepted: dict[Session, list[TaskId]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -276,6 +288,8 @@ class Hub:
         else:
             self.desk.submit(submit, payload)
             self.counts["submitted"] += 1
+            if self._nobody_here:
+                self._stirred.set()
         return self.sessions.expect(session, submit.task)
 
     def _submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> None:
@@ -453,12 +467,22 @@ class Hub:
 
     async def _balance(self) -> None:
         while True:
-            await asyncio.sleep(BALANCE_INTERVAL)
+            busy, load = False, schema.Load(workers=1)
             for peer in self.peers.values():
+                busy = busy or bool(peer.forwarded)
                 self._cancel_forwarded(peer)
-            if not self.draining and (self.settings.sensing.balance or not self.desk.load().workers):
-                for lane in range(len(Priority)):
-                    self._move(lane)
+            if not self.draining and any(peer.open for peer in self.peers.values()):
+                load = self.desk.load()
+                busy = busy or any(load.depth)
+                if self.settings.sensing.balance or not load.workers:
+                    for lane in range(len(Priority)):
+                        if load.depth[lane]:
+                            self._move(lane)
+            self._nobody_here = not load.workers
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BALANCE if busy else _BALANCE_IDLE):
+                    await self._stirred.wait()
+            self._stirred.clear()
 
     def _cancel_forwarded(self, peer: Peer[Claimed]) -> None:
         for task, forward in list(peer.forwarded.items()):
@@ -469,7 +493,7 @@ class Hub:
 
     def _move(self, lane: int) -> None:
         now = time.monotonic()
-        for _ in range(BALANCE_BATCH):
+        for _ in range(_BALANCE_BATCH):
             local = self.desk.load()
             if surplus(local, lane) == 0:
                 return

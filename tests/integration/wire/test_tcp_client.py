@@ -149,6 +149,11 @@ def test_a_swarm_without_encryption_takes_a_client_without_keys(make_hub):
         Swarm.connect(connection(hub), timeout=10)
 
 
+def test_a_hub_that_should_encrypt_and_has_no_keys_does_not_start():
+    with pytest.raises(WrongKey, match=r"hub.secret.* missing"):
+        HubThread(FakeDesk(), make_settings(), keys=Keys())
+
+
 def test_another_swarms_hub_is_not_taken_for_ours(make_hub):
     where = msgspec.structs.replace(connection(make_hub()), uid="another")
     with pytest.raises(WrongKey, match=f"UID {UID}, not another"):

@@ -1,0 +1,75 @@
+"""A hub that is a process of its own and is killed by SIGKILL, as the kernel's memory killer would do it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.wirekit import KEYS, FakeDesk, connection_to, eventually
+from swarm_agents.client import Swarm
+
+TESTS = Path(__file__).parents[2]
+
+PROGRAM = """
+import sys
+from support.wirekit import FakeDesk, HubThread, make_settings
+from swarm_agents.wire.keys import Keys
+desk = FakeDesk(auto=False)
+hub = HubThread(desk, make_settings(), Keys(**dict(zip(Keys.__struct_fields__, sys.argv[1:]))))
+print(hub.url, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hub_process() -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start() -> tuple[str, subprocess.Popen[str]]:
+        keys = [getattr(KEYS, name) for name in KEYS.__struct_fields__]
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *keys],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(TESTS)},
+        )
+        processes.append(process)
+        return process.stdout.readline().strip(), process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_tasks_of_a_killed_hub_are_answered_by_another_under_their_ids(hub_process, make_hub):
+    desk = FakeDesk()
+    address, process = hub_process()
+    other = make_hub(desk, node="node-b")
+    where = connection_to(address, other.url)
+    with Swarm.connect(where) as swarm:
+        assert swarm.endpoint == address
+        futures = [swarm.submit("core.echo", n) for n in range(8)]
+        process.send_signal(signal.SIGKILL)
+        assert [future.result(20) for future in futures] == list(range(8))
+        eventually(lambda: swarm.endpoint == other.url)
+    assert sorted(desk.begun) == [future.task for future in futures]
+
+
+def test_a_stopped_hub_is_given_up_by_its_silence(hub_process, make_hub, monkeypatch):
+    monkeypatch.setattr("swarm_agents.client.tcp._SILENT_HEARTBEATS", 1.5)
+    address, process = hub_process()
+    other = make_hub(node="node-b")
+    where = connection_to(address, other.url)
+    with Swarm.connect(where) as swarm:
+        future = swarm.submit("core.echo", 1)
+        process.send_signal(signal.SIGSTOP)
+        assert future.result(20) == 1
+        assert swarm.endpoint == other.url
