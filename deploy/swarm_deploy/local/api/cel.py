@@ -19,7 +19,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from swarm_deploy.local.api.errors import Cause
+from swarm_deploy.local.api.errors import Cause, shown
 from swarm_deploy.local.api.quantity import parse_quantity
 
 __all__ = ["check_rules", "rule_causes"]
@@ -324,7 +324,7 @@ def _walk(schema: Object, value: Any, old: Any, path: str, causes: list[Cause]) 
         seen = _value(schema, value)
         before = _value(schema, old) if old is not _NONE else _NONE
         for rule in rules:
-            _evaluate(rule, seen, before, path, causes)
+            _evaluate(rule, value, seen, before, path, causes)
     if isinstance(value, dict):
         properties, other = schema.get("properties") or {}, schema.get("additionalProperties")
         for key in sorted(value):
@@ -347,7 +347,7 @@ def _counterpart(item: Any, old: Any, keys: list[str] | None) -> Any:
     return next((o for o in old if isinstance(o, dict) and [o.get(k) for k in keys] == mark), _NONE)
 
 
-def _evaluate(rule: Object, seen: Any, before: Any, path: str, causes: list[Cause]) -> None:
+def _evaluate(rule: Object, value: Any, seen: Any, before: Any, path: str, causes: list[Cause]) -> None:
     program = _program(rule["rule"])
     transition = "oldSelf" in program.variables()
     if transition and before is _NONE:
@@ -368,7 +368,14 @@ def _evaluate(rule: Object, seen: Any, before: Any, path: str, causes: list[Caus
     if holds is True:
         return
     reason, form = _REASONS.get(rule.get("reason", ""), _REASONS[""])
-    causes.append(Cause(reason, form.format(_message(rule, context)), where or "<nil>"))
+    message = _computed(rule, context)
+    if message is None:
+        message = str(rule.get("message") or f"failed rule: {rule['rule']}")
+        # A message that was computed shows the value itself, if it wants to; a value with parts is never shown.
+        if reason == "FieldValueInvalid" and not isinstance(value, dict | list):
+            form = f"Invalid value: {shown(value)}: {{}}"
+    text = form.replace("{}", message) if reason != "FieldValueDuplicate" else f"Duplicate value: {shown(value)}"
+    causes.append(Cause(reason, text, where or "<nil>"))
 
 
 @lru_cache(maxsize=1)
@@ -377,12 +384,12 @@ def _context_shared() -> Any:
     return _context()
 
 
-def _message(rule: Object, context: Any) -> str:
-    if rule.get("messageExpression"):
-        try:
-            text = _program(rule["messageExpression"]).execute(context)
-        except Exception:  # as a real server: a message that can't be made falls back on the fixed one
-            text = ""
-        if isinstance(text, str) and text.strip() and "\n" not in text:
-            return text
-    return str(rule.get("message") or f"failed rule: {rule['rule']}")
+def _computed(rule: Object, context: Any) -> str | None:
+    """What `messageExpression` says; None where there is none, or it says nothing that can be shown."""
+    if not rule.get("messageExpression"):
+        return None
+    try:
+        text = _program(rule["messageExpression"]).execute(context)
+    except Exception:  # as a real server: a message that can't be made falls back on the fixed one
+        return None
+    return text if isinstance(text, str) and text.strip() and "\n" not in text else None

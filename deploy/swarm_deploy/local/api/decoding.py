@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from swarm_deploy.local.api import crd, structural
-from swarm_deploy.local.api.defaults import default_builtin, empty_object
+from swarm_deploy.local.api.defaults import default_builtin, empty_object, tidy
 from swarm_deploy.local.api.errors import bad_request, not_found
 from swarm_deploy.local.api.events import to_core
 from swarm_deploy.local.api.resources import Resource
@@ -112,8 +112,7 @@ class Decoding:
             if wrong:
                 raise bad_request(self._cannot(resource, wrong))
             pruned, unknown = structural.prune(crd.schema_of(resource.definition), obj)
-            # A null in the metadata is as good as nothing.
-            pruned["metadata"] = {k: v for k, v in pruned["metadata"].items() if v is not None}
+            pruned["metadata"] = tidy(_meta_type(), pruned["metadata"])
             return pruned, unknown
         wrong = structural.type_mismatch(resource.group, resource.version, resource.kind, obj)
         if wrong:

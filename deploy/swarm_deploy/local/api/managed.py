@@ -176,7 +176,11 @@ def update(
         ignore: what this endpoint does not write (a status, where there is a status subresource).
     """
     entries = _entries(live, sent, subresource=subresource)
-    comparison = fs.compare(kind, _bare(live), _bare(sent))
+    try:
+        comparison = fs.compare(kind, _bare(live), _bare(sent))
+    except fs.Undeclared:
+        # An item without its key belongs to nobody; validation refuses it right after.
+        return _with(sent, entries)
     entries = _without(entries, comparison, None, conflicts_too=True)
     mine = _writable((comparison.modified | comparison.added) - _NEVER, ignore)
     entries = {k: replace(e, fields=e.fields - _NEVER) for k, e in entries.items()}

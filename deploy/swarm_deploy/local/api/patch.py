@@ -33,17 +33,12 @@ def json_patch(obj: Object, operations: Any) -> Object:
         )
     try:
         result = jsonpatch.apply_patch(obj, operations)
-    except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, IndexError) as e:
-        raise ApiError(
-            422, f"the server rejected our request due to an error in our request ({_first_line(e)})", details={}
-        ) from None
+    except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, IndexError):
+        result = None
     if not isinstance(result, dict):
+        # A real server says no more either.
         raise ApiError(422, "the server rejected our request due to an error in our request", details={})
     return result
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -235,8 +235,11 @@ def _too_many(path: str, actual: int, most: int) -> Cause:
     return Cause("FieldValueTooMany", f"Too many: {actual}: must have at most {_plural(most, 'item')}", path)
 
 
-def _wrong_type(path: str, value: Any, wanted: str) -> Cause:
+def _wrong_type(path: str, value: Any, wanted: str, form: str = "") -> Cause:
     actual = _type_of(value)
+    if form and not isinstance(value, str | list):
+        # Where a format says more than the type, the real one compares formats.
+        wanted, actual = form, {"number": "float64", "integer": "int64"}.get(actual, "")
     text = f'Invalid value: "{actual}": {path or "<nil>"} in body must be of type {wanted}: "{actual}"'
     return Cause("FieldValueTypeInvalid", text, path)
 
@@ -256,7 +259,7 @@ def _check(schema: Object, value: Any, path: str, causes: list[Cause], *, root: 
             causes.append(_wrong_type(path, value, "integer,string"))
             return
     elif (wanted := schema.get("type")) and not _is(value, wanted):
-        causes.append(_wrong_type(path, value, wanted))
+        causes.append(_wrong_type(path, value, wanted, schema.get("format", "")))
         return
     name = path or "<nil>"
     if "enum" in schema and not any(_equal(value, allowed) for allowed in schema["enum"]):
