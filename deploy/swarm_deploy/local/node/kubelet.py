@@ -92,6 +92,15 @@ class Kubelet:
 
         return find
 
+    def issuer(self, namespace: str) -> Callable[[str, int], str]:
+        """Issues tokens for the service accounts of a namespace."""
+
+        def issue(account: str, seconds: int) -> str:
+            now = int(self.api.clock())
+            return self.api.tokens.issue(namespace, account, now + seconds, now)
+
+        return issue
+
     def decoded(self, namespace: str) -> Callable[[str, str], Mapping[str, str] | None]:
         """Gives the data of a ConfigMap or Secret as text."""
         lookup = self.lookup(namespace)

@@ -126,7 +126,12 @@ class PodWorker:
             return
         self.address = self.kubelet.addresses.take(self.kubelet.number)
         self._volumes = Volumes(
-            self.pod, self.kubelet.paths, self.kubelet.lookup(self.namespace), self.address, self.kubelet.address
+            self.pod,
+            self.kubelet.paths,
+            self.kubelet.lookup(self.namespace),
+            self.address,
+            self.kubelet.address,
+            self.kubelet.issuer(self.namespace),
         )
         self._volumes.directory.mkdir(parents=True, exist_ok=True)
         self._init = [self._container(c, before) for c in spec.get("initContainers", ())]

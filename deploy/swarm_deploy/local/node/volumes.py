@@ -13,6 +13,7 @@ import base64
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ def unsupported_volume(volume: Object) -> str | None:
             )
     for source in volume.get("projected", {}).get("sources", ()):
         for kind in source:
-            if kind not in ("configMap", "secret", "downwardAPI"):
+            if kind not in ("configMap", "secret", "downwardAPI", "serviceAccountToken"):
                 return f'volume "{volume["name"]}": the embedded cluster can\'t project {kind}'
     return None
 
@@ -74,12 +75,15 @@ class Volumes:
     lookup: Lookup
     pod_ip: str
     host_ip: str
+    #: Issues a token for a service account of the pod's namespace, good for some seconds.
+    issue: Callable[[str, int], str]
+    _tokens: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     _written: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
         """The pod's own directory."""
-        return self.paths.root / "pods" / self.pod["metadata"]["uid"]
+        return self.paths.root / "pods" / str(self.pod["metadata"]["uid"])
 
     @property
     def _memory(self) -> Path:
@@ -125,7 +129,7 @@ class Volumes:
         shutil.rmtree(self.directory / "volumes", ignore_errors=True)
 
     def _make(self, volume: Object) -> Path:
-        name = volume["name"]
+        name = str(volume["name"])
         if "emptyDir" in volume:
             memory = (volume["emptyDir"] or {}).get("medium") == "Memory"
             where = (self._memory if memory else self.directory / "volumes") / name
@@ -159,7 +163,19 @@ class Volumes:
             return content
         return self._one(volume)
 
+    def _service_token(self, source: Object) -> dict[str, bytes]:
+        """A service account's token, issued again when most of its time is over, as a kubelet does."""
+        path, seconds = source["path"], int(source.get("expirationSeconds", 3600))
+        value, due = self._tokens.get(path, (b"", 0.0))
+        if time.monotonic() >= due:
+            account = self.pod["spec"].get("serviceAccountName", "default")
+            value = self.issue(account, seconds).encode()
+            self._tokens[path] = (value, time.monotonic() + 0.8 * seconds)
+        return {path: value}
+
     def _one(self, source: Object) -> dict[str, bytes]:
+        if "serviceAccountToken" in source:
+            return self._service_token(source["serviceAccountToken"])
         if "downwardAPI" in source:
             return {
                 item["path"]: field_value(
