@@ -180,10 +180,10 @@ class Live(View):
 
         if self._status is None:
             return Spinner("dots", self._text)
-        return Group(*_picture(self._status, time.monotonic() - self._begun, self._console.width))
+        return Group(*_picture(self._status, self._console.width))
 
 
-def _picture(status: Status, elapsed: float, width: int) -> list[Any]:
+def _picture(status: Status, width: int) -> list[Any]:
     from rich.columns import Columns
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
@@ -197,7 +197,7 @@ def _picture(status: Status, elapsed: float, width: int) -> list[Any]:
     head.add_row(
         f"[bold]{runner.progress:4.0%}[/bold]",
         ProgressBar(100, runner.progress * 100, complete_style="cyan", finished_style="green"),
-        f"{len(runner.records)} of {runner.total} tasks, {elapsed:.0f} s",
+        f"{len(runner.records)} of {runner.total} tasks, {time.monotonic() - runner.began:.0f} s",
     )
 
     agents = Table(box=None, padding=(0, 1), header_style="dim")

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from swarm_deploy.demo.main import EXAMPLES, load_books, measure
 from swarm_deploy.demo.report import Outcome, render
 from swarm_deploy.demo.runner import Record, Runner, run_all
 from swarm_deploy.demo.watch import Audit
+from swarm_operator.api.v1alpha1 import SwarmSpec
 
 COSTS = Costs(chunk=0.013, fit=0.015, fit_hedged=0.018, day=0.0003, resample=0.00006, what_if=0.0005)
 
@@ -77,7 +79,7 @@ def books() -> dict[str, Book]:
     """The example's books with a short history: a window and a few days."""
     return {
         name: Book(name, shortened(book.panel, WINDOW + days), book.amounts)
-        for (name, book), days in zip(load_books(EXAMPLES / "risk").items(), (21, 8), strict=True)
+        for (name, book), days in zip(load_books(EXAMPLES / "risk").items(), (12, 5), strict=True)
     }
 
 
@@ -92,7 +94,7 @@ def first(books: dict[str, Book]) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def job(books: dict[str, Book], first: list[Record]) -> Job:
-    return plan(books, first[0].value["profits"], first[0].value["moves"], COSTS, seconds=1.0, cores=1.0)
+    return plan(books, first[0].value["profits"], first[0].value["moves"], COSTS, seconds=0.5, cores=1.0)
 
 
 def finish(runner: Runner, swarm: InProcess) -> None:
@@ -152,7 +154,7 @@ def books_full() -> dict[str, Book]:
 
 
 def test_a_plan_is_the_same_every_time(books: dict[str, Book], first: list[Record], job: Job) -> None:
-    again = plan(books, first[0].value["profits"], first[0].value["moves"], COSTS, seconds=1.0, cores=1.0)
+    again = plan(books, first[0].value["profits"], first[0].value["moves"], COSTS, seconds=0.5, cores=1.0)
     assert [(i.number, i.kind, i.part) for i in again.items] == [(i.number, i.kind, i.part) for i in job.items]
 
 
@@ -167,6 +169,14 @@ def test_every_probe_is_a_task_that_runs(books: dict[str, Book], first: list[Rec
     assert made.keys() == jobs.PROBES.keys() == set(Costs.__dataclass_fields__)
     costs = measure(AtOnce(), books, first[0].value)
     assert all(getattr(costs, name) > 0 for name in made)
+
+
+def test_the_manifest_is_valid_and_allows_every_kernel_of_the_job(books: dict[str, Book], job: Job) -> None:
+    manifest = yaml.safe_load((EXAMPLES / "risk.yaml").read_text())
+    spec = SwarmSpec.model_validate(manifest["spec"])
+    assert (spec.compute.replicas, spec.compute.standby) == (4, 1)
+    used = {item.kernel for item in (*job.items, *headlines(books))}
+    assert used <= set(registry.names(spec.compute.kernels))
 
 
 # -- running it
