@@ -47,6 +47,8 @@ class ComputeAgent(AgentBase):
         self._kernels: dict[str, registry.Kernel] = {}
         self._worker: Worker | None = None
         self._claim: Claim | None = None
+        #: Counts the looks at what is asked of the agent.
+        self._looks = 0
 
     @classmethod
     def prepare(cls, identity: Identity, settings: Settings) -> None:
@@ -66,6 +68,7 @@ class ComputeAgent(AgentBase):
         assert context.member is not None
         worker = self._worker = context.board.worker(context.member)
         while True:
+            self._looks += 1
             if not context.may_claim:
                 if context.leaving:
                     return
@@ -78,6 +81,12 @@ class ComputeAgent(AgentBase):
                 self._claim = claim
                 self._work(worker, claim)
                 self._claim = claim = None
+
+    def drain(self) -> None:
+        """Returns when the agent will claim nothing more: it has looked, or is at a task and will look after that."""
+        seen, until = self._looks, time.monotonic() + 4 * _LOOK
+        while self._looks == seen and self._claim is None and time.monotonic() < until:
+            time.sleep(_LOOK / 25)
 
     def abandon(self) -> None:
         """Hands the task back that is still running; its kernel is cut off when the process ends."""

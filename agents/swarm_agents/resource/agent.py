@@ -36,6 +36,7 @@ class ResourceAgent(AsyncAgent):
     """See the module's text."""
 
     roles: ClassVar[tuple[Role, ...]] = (Role.RESOURCE,)
+    announces_ready: ClassVar[bool] = True
 
     hub: Hub | None = None
     rest: Rest | None = None
@@ -70,6 +71,7 @@ class ResourceAgent(AsyncAgent):
             await rest.start(identity.pod_ip, settings.transport.rest_port)
             hub.start()
             self.hub, self.rest = hub, rest
+            self.context.announce_ready()
             await self._serve(hub, rest)
         finally:
             self.hub = self.rest = None

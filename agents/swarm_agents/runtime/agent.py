@@ -6,7 +6,8 @@ thread that listens to the supervisor, then calls the hooks of the derived class
     prepare(identity, settings)   in the supervisor, before any fork: import what is slow, compile or load kernels.
                                   No threads, sockets or parallel kernels here: they do not survive a fork.
     start()                       in the agent, joined and with a heartbeat: open sockets, make workers. When it returns
-                                  the agent is ready. An exception is a crash: the supervisor logs it and forks again.
+                                  the agent is ready, unless the class `announces_ready` in its `run`.
+                                  An exception is a crash: the supervisor logs it and forks again.
     run()                         the agent's loop, on the main thread. It takes work while `context.may_claim`, calls
                                   `context.report_idle()` when it may not and has nothing in hand, and returns when
                                   `context.leaving` and nothing is in hand. Raise or let through `Fenced` when the board
@@ -15,8 +16,8 @@ thread that listens to the supervisor, then calls the hooks of the derived class
     settings_changed(old, new)    new settings hold from now on (`context.settings` is `new` already). When it returns
                                   they are acknowledged; an exception refuses them and the old ones hold.
                                   Runs on the control thread while `run` goes on: be quick, change references only.
-    drain() / resume() / stop()   a wish has arrived, `context` says so already. For agents that need to act at once;
-                                  most only look at `context` between two tasks. On the control thread as well.
+    drain() / resume() / stop()   a wish has arrived, `context` says so already. When `drain` returns the agent claims
+                                  nothing more, and whoever asked is told so. On the control thread as well.
     abandon()                     the time to finish is over: hand back what is in hand. Then the process ends.
     metrics()                     the agent's own metrics, Prometheus text; `/metrics` of the pod adds them to the rest.
     close()                       the last call, when `run` has returned for good: close what `start` opened.
@@ -54,6 +55,8 @@ class AgentBase:
 
     #: The roles that this class serves.
     roles: ClassVar[tuple[Role, ...]] = ()
+    #: Set by a class that is ready only when its `run` says so, by `context.announce_ready()`: once its ports are open.
+    announces_ready: ClassVar[bool] = False
 
     def __init__(self, context: AgentContext) -> None:
         self.context = context

@@ -48,6 +48,7 @@ class AgentContext:
         #: The board has another epoch for this agent: drop everything, return from `run`.
         self.fenced = False
         self._wakers: list[Callable[[], None]] = []
+        self._announce: Callable[[], None] = lambda: None
 
     @property
     def may_claim(self) -> bool:
@@ -66,6 +67,11 @@ class AgentContext:
     def wake(self) -> None:
         for waker in self._wakers:
             waker()
+
+    def announce_ready(self) -> None:
+        """Says that the agent takes work: for classes with `announces_ready`. A second call does nothing."""
+        announce, self._announce = self._announce, lambda: None
+        announce()
 
     def report(self, state: AgentState) -> None:
         """Says where the agent is: `/v1/status` shows it, and the operator deletes a pod that is DRAINED."""

@@ -53,14 +53,15 @@ class _Life:
         self._load = time.process_time(), time.monotonic()
 
     def live(self) -> int:
-        context = self._context
+        context, cls = self._context, self._cls
         try:
             self._join()
-            agent = self._agent = self._cls(context)
+            agent = self._agent = cls(context)
             agent.start()
             threading.Thread(target=self._listen, args=(agent,), name="control", daemon=True).start()
-            context.report(AgentState.READY)
-            self._end.send(control.Ready())
+            context._announce = self._announce
+            if not cls.announces_ready:
+                context.announce_ready()
             while not context.stopping:
                 try:
                     agent.run()
@@ -79,6 +80,10 @@ class _Life:
         except Exception:
             context.log.exception("the agent failed")
             return 1
+
+    def _announce(self) -> None:
+        self._context.report(AgentState.READY)
+        self._end.send(control.Ready())
 
     # -- the place on the board
 
@@ -180,6 +185,7 @@ class _Life:
                 agent.dispatch(agent.stop)
             case control.Activate(active=active):
                 context.active = active
+                agent.dispatch(agent.resume if active else agent.drain)
             case control.Collect():
                 return agent.metrics()
         return b""

@@ -50,6 +50,9 @@ class Metrics(Collector):
             registry=self._registry,
             buckets=_FAILOVER_BUCKETS,
         )
+        for histogram, stages in ((self._failover, ("detect", "claim", "resume")), (self._replaced, ("fork", "ready"))):
+            for stage in stages:
+                histogram.labels(stage)  # so that a rate over it is 0, not absent, before the first
         ProcessCollector(namespace="swarm_supervisor", registry=self._registry)
         self._registry.register(self)
 
@@ -87,7 +90,7 @@ class Metrics(Collector):
         )
         yield _gauge("swarm_agent_up", "1 while the agent is ready for work", float(not supervisor.unready()))
         yield _gauge("swarm_agent_epoch", "The agent's epoch on its node's board", supervisor.epoch)
-        yield _gauge("swarm_agent_active", "1 while the agent takes part, 0 for a standby in wait", supervisor.active)
+        yield _gauge("swarm_agent_active", "1 while the agent takes part, 0 for a standby in wait", supervisor.acting)
         yield _gauge("swarm_agent_draining", "1 while the agent claims nothing more", supervisor.draining)
         yield _gauge("swarm_tasks_running", "Tasks in hand", scores.running)
         restarts = CounterMetricFamily(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import SETTINGS_FILE, Identity, Role, Settings, decode_settings, settings_revision
+from swarm_agents.errors import SwarmError
 from swarm_agents.runtime import control, cores, http, logs, process
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
@@ -71,6 +72,8 @@ class _Agent:
     index: int = -1
     epoch: int = 0
     declared: bool = False
+    #: When the board was first seen to have fenced it (monotonic seconds); 0: it has not.
+    fenced: float = 0.0
 
 
 class Supervisor:
@@ -93,7 +96,8 @@ class Supervisor:
         self.scoreboard = Scoreboard()
         self.restarts = Restarts()
         self.draining = False
-        self.active = identity.role is not Role.STANDBY
+        #: Whether the agent is to take part, which only a standby may not; and whether it does so by its own word.
+        self.active = self.acting = identity.role is not Role.STANDBY
         self.log = logs.get_logger()
         self.events = Events(self.log)
         self._cls = cls
@@ -191,7 +195,7 @@ class Supervisor:
         if agent is None:
             return
         if isinstance(message, control.Joined):
-            agent.index, agent.epoch, agent.declared = message.index, message.epoch, False
+            agent.index, agent.epoch, agent.declared, agent.fenced = message.index, message.epoch, False, 0.0
             logs.bind(epoch=agent.epoch)
             self.events.record("AgentJoined", index=agent.index, agent_pid=agent.pid)
             return
@@ -227,6 +231,8 @@ class Supervisor:
             self._declare(agent)
         self._background(agent.end.close())
         if self._stopping:
+            if code != 0:
+                self._leave_for_it()
             self.events.record("AgentStopped", code=code)
             self._finish(0)
             return
@@ -234,6 +240,13 @@ class Supervisor:
         lived = time.monotonic() - agent.born
         self.events.record("AgentDied", level="error", agent_pid=agent.pid, how=how, lived=round(lived, 3))
         self._died(lived=lived, worked=sum(self.scoreboard.tasks().values()) > agent.tasks)
+
+    def _leave_for_it(self) -> None:
+        """Leaves the board in the place of an agent that could not: if it was the last, the board goes with it."""
+        try:
+            self.board.leave(self.board.join(self.identity.pod, self.identity.role))
+        except SwarmError as error:
+            self.log.warning("the board could not be left in order", reason=str(error))
 
     def _died(self, *, lived: float, worked: bool) -> None:
         self.restarts = self.restarts.died(lived=lived, worked=worked)
@@ -288,11 +301,26 @@ class Supervisor:
             else:
                 calm = True
             self._ask_for_locks()
+            self._look_at_own(now)
             if now - looked >= _TIDY_INTERVAL:
                 looked = now
                 for info in self.board.reap():
                     self.events.record("MemberReaped", member=info.name, role=info.role, member_epoch=info.epoch)
                 self.board.sweep()
+
+    def _look_at_own(self, now: float) -> None:
+        """Kills an agent that was fenced and does not join again: it hangs, or computes what nobody will take."""
+        agent = self._agent
+        if agent is None or agent.index < 0 or self._stopping:
+            return
+        if any((info.index, info.epoch, info.alive) == (agent.index, agent.epoch, True) for info in self._members):
+            agent.fenced = 0.0
+        elif not agent.fenced:
+            agent.fenced = now
+        elif now - agent.fenced > self.settings.failover.dead_after:
+            self.events.record("AgentKilled", level="warning", agent_pid=agent.pid, reason="fenced, and did not rejoin")
+            agent.fenced = now
+            os.kill(agent.pid, signal.SIGKILL)
 
     def _ask_for_locks(self) -> None:
         places = self._watch.unseen
@@ -356,8 +384,11 @@ class Supervisor:
             return
         self.active = active
         self.events.record("StandbyActivated" if active else "StandbySteppedBack")
-        if self._agent is not None:
-            self._background(self._tell(control.Activate(active)))
+        self._background(self._switch(active))
+
+    async def _switch(self, active: bool) -> None:
+        await self._tell(control.Activate(active))
+        self.acting = active
 
     async def _tell(self, order: control.Order) -> None:
         """Gives an order whose effect the next agent would begin with anyway."""
@@ -478,7 +509,7 @@ class Supervisor:
             "coresReason": self.cores.reason,
             "restarts": self.restarts.total,
             "node": self.identity.node,
-            "active": self.active,
+            "active": self.acting,
         }
 
     async def metrics(self) -> bytes:

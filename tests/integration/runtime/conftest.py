@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,9 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import pytest
+import zmq
 
 from swarm_agents.config import (
     AGENT_PORT,
@@ -30,6 +34,8 @@ from swarm_agents.config import (
 from swarm_agents.shm.board import Board
 
 TOKEN = "a-token-for-tests"
+#: What `swarm-agent` runs.
+PROGRAM = "import sys; from swarm_agents.runtime.main import main; sys.exit(main())"
 UID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -47,13 +53,13 @@ def eventually(what: str, look: Callable[[], Any], seconds: float = 30.0) -> Any
 class Pod:
     """One `swarm-agent` process with its environment, log and HTTP interface."""
 
-    def __init__(self, node: Node, name: str, role: Role, address: str, environ: dict[str, str]) -> None:
+    def __init__(self, node: Node, name: str, address: str, environ: dict[str, str], program: str) -> None:
         self.name = name
         self.address = address
         self._log = node.root / f"{name}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "swarm_agents.runtime"], stdout=log, stderr=subprocess.STDOUT, env=environ
+                [sys.executable, "-c", program], stdout=log, stderr=subprocess.STDOUT, env=environ
             )
 
     def http(self, method: str, path: str, body: bytes | None = None, token: str | None = TOKEN) -> tuple[int, Any]:
@@ -130,6 +136,9 @@ class Node:
             (root / name).mkdir()
         self.write(self.settings)
         (root / "keys" / "token").write_text(TOKEN + "\n")
+        for name in ("hub", "client"):
+            for half, key in zip(("public", "secret"), zmq.curve_keypair(), strict=True):
+                (root / "keys" / f"{name}.{half}").write_bytes(key)
 
     @property
     def board(self) -> Path:
@@ -139,6 +148,12 @@ class Node:
         """Puts settings into the ConfigMap's file."""
         self.settings = settings
         (self.root / "config" / SETTINGS_FILE).write_bytes(encode_settings(settings))
+
+    def with_runtime(self, **changes: Any) -> Settings:
+        """The node's settings with another `runtime`, of the next generation."""
+        old = self.settings
+        runtime = msgspec.structs.replace(old.runtime, **changes)
+        return msgspec.structs.replace(old, runtime=runtime, generation=old.generation + 1)
 
     def environ(self, ordinal: int = 0, role: Role = Role.COMPUTE) -> dict[str, str]:
         """What the operator's pod template and the kubelet put into a pod's environment."""
@@ -161,21 +176,18 @@ class Node:
             "SWARM_CACHE_DIR": str(self.cache),
         }
 
-    def start(self, ordinal: int = 0, role: Role = Role.COMPUTE, **changes: str | None) -> Pod:
+    def start(self, ordinal: int = 0, role: Role = Role.COMPUTE, program: str = PROGRAM, **changes: str | None) -> Pod:
         """Starts a pod; `changes` are made to its environment (None removes)."""
         environ = self.environ(ordinal, role)
         for key, value in changes.items():
             environ.pop(key, None)
             if value is not None:
                 environ[key] = value
-        pod = Pod(self, environ.get("POD_NAME", "nameless"), role, environ.get("POD_IP", ""), environ)
+        pod = Pod(self, environ.get("POD_NAME", "nameless"), environ.get("POD_IP", ""), environ, program)
         self.pods.append(pod)
         return pod
 
-    def client(self) -> Client:
-        return Client(self.board)
-
-    def stop(self) -> None:
+    def close(self) -> None:
         """Ends what still runs."""
         for pod in self.pods:
             pod.terminate()
@@ -196,7 +208,7 @@ class Client:
         self.port = self.board.port(self.member)
 
     def submit(self, kernel: str, *args: Any, **options: Any) -> Any:
-        return self.port.submit(kernel, args, {}, **options)
+        return self.port.submit(kernel, args, {}, timeout=10, **options)
 
     def answers(self, count: int, seconds: float = 30) -> list[Any]:
         """Waits for so many answers."""
@@ -205,7 +217,7 @@ class Client:
         while len(found) < count:
             assert time.monotonic() < deadline, f"{len(found)} of {count} answers within {seconds} s"
             self.port.wait(0.1)
-            found += self.port.poll()
+            found += self.port.poll(count - len(found))
         return found
 
     def info(self, name: str) -> Any:
@@ -226,34 +238,72 @@ class Client:
         self.board.leave(self.member)
 
 
+class Crowd(NamedTuple):
+    """See the fixture."""
+
+    node: Node
+    first: Pod
+    second: Pod
+    client: Client
+
+
 @pytest.fixture(name="eventually")
 def _eventually() -> Callable[..., Any]:
     return eventually
 
 
 @pytest.fixture(scope="session")
-def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A JIT cache that the first pod of the run fills and the others find warm."""
-    return tmp_path_factory.mktemp("jit")
+def warm_cache(pytestconfig: pytest.Config) -> Path:
+    """A JIT cache that the first pod fills and all others find warm, in the next run too."""
+    root = pytestconfig.rootpath / "build" / "test-jit"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
 
 
 @pytest.fixture
-def node(tmp_path: Path, warm_cache: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
-    made = Node(tmp_path, warm_cache, request.session.items.index(request.node))
-    try:
+def client_of() -> Iterator[Callable[[Node], Client]]:
+    """Makes clients on nodes' boards."""
+    with contextlib.ExitStack() as stack:
+        yield lambda node: stack.enter_context(contextlib.closing(Client(node.board)))
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def node(tmp_path: Path, warm_cache: Path) -> Iterator[Node]:
+    """A node of this test's own, without pods."""
+    with contextlib.closing(Node(tmp_path, warm_cache, next(_numbers))) as made:
         yield made
-    finally:
-        made.stop()
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Iterator[Crowd]:
+    """A node with two compute agents and a client, for all tests of a module: what each changes is put back."""
+    with contextlib.closing(Node(tmp_path_factory.mktemp("node"), warm_cache, next(_numbers))) as made:
+        pods = [made.start(0), made.start(1)]
+        for pod in pods:
+            pod.ready()
+        with contextlib.closing(Client(made.board)) as client:
+            yield Crowd(made, *pods, client)
 
 
 @pytest.fixture
-def compute(node: Node) -> Pod:
-    """A node with one ready compute agent."""
-    return node.start().ready()
+def pair(crowd: Crowd) -> Iterator[Crowd]:
+    """The crowd, both agents at work."""
+    settings = crowd.node.settings
+    yield crowd
+    crowd.node.write(settings)
+    for pod in (crowd.first, crowd.second):
+        assert pod.http("POST", "/v1/resume", b"")[0] == 202
+        assert pod.http("PUT", "/v1/settings", encode_settings(settings))[0] == 200
+        pod.ready()
+    crowd.client.answers(crowd.client.port.pending)  # what a test that failed has left
 
 
 @pytest.fixture
-def client(node: Node, compute: Pod) -> Iterator[Client]:
-    made = node.client()
-    yield made
-    made.close()
+def lone(pair: Crowd) -> Crowd:
+    """The crowd, only the first agent at work."""
+    assert pair.second.http("POST", "/v1/drain", b"")[0] == 202
+    eventually("drained", lambda: pair.second.status().get("state") == "drained")
+    return pair

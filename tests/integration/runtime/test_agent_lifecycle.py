@@ -2,186 +2,179 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 
 import msgspec
 import pytest
 
-from swarm_agents.config import encode_settings, settings_revision
+from swarm_agents.config import HUB_PORT, Role, encode_settings, settings_revision
 
 
-def with_runtime(settings, **changes):
-    runtime = msgspec.structs.replace(settings.runtime, **changes)
-    return msgspec.structs.replace(settings, runtime=runtime, generation=settings.generation + 1)
-
-
-def test_a_pod_answers_probes_status_and_metrics(node, compute, client) -> None:
-    assert compute.http("GET", "/healthz", token=None) == (200, {"status": "ok"})
-    assert compute.http("GET", "/readyz", token=None) == (200, {"status": "ok"})
-    client.submit("core.noop")
-    client.answers(1)
-    status = compute.status()
+def test_a_pod_answers_probes_status_and_metrics(lone) -> None:
+    pod = lone.first
+    before = pod.metric('swarm_tasks_total{priority="normal",result="ok"}')
+    assert pod.http("GET", "/healthz", token=None) == (200, {"status": "ok"})
+    assert pod.http("GET", "/readyz", token=None) == (200, {"status": "ok"})
+    lone.client.submit("core.noop")
+    lone.client.answers(1)
+    status = pod.status()
     assert status["agent"] == "risk-compute-0-0"
     assert (status["role"], status["state"], status["running"], status["node"]) == ("compute", "ready", 0, "node-0")
-    assert status["settings"] == settings_revision(node.settings)
+    assert status["settings"] == settings_revision(lone.node.settings)
     assert status["cores"] == sorted(os.sched_getaffinity(0))
     assert status["coresExclusive"] in (True, False, None)
     assert status["coresReason"]
-    assert compute.metric("swarm_agent_up") == 1
-    assert compute.metric('swarm_tasks_total{priority="normal",result="ok"}') == 1
-    assert compute.metric('swarm_task_seconds_count{priority="normal"}') == 1
-    assert compute.metric('swarm_queue_depth{node="node-0",priority="normal"}') == 0
-    assert compute.metric("swarm_agent_epoch") == status["epoch"]
-    assert compute.metric("swarm_agent_resident_memory_bytes") > 1e7
+    assert pod.metric("swarm_agent_up") == 1
+    assert pod.metric('swarm_tasks_total{priority="normal",result="ok"}') == before + 1
+    assert pod.metric('swarm_task_seconds_count{priority="normal"}') >= 1
+    assert pod.metric('swarm_queue_depth{node="node-0",priority="normal"}') == 0
+    assert pod.metric('swarm_board_members{node="node-0",role="compute"}') == 2
+    assert pod.metric("swarm_agent_epoch") == status["epoch"]
+    assert pod.metric("swarm_agent_resident_memory_bytes") > 1e7
 
 
-def test_what_is_not_public_needs_the_token(compute) -> None:
+def test_what_is_not_public_needs_the_token(pair) -> None:
     for method, path in (("GET", "/v1/status"), ("PUT", "/v1/settings"), ("POST", "/v1/drain"), ("POST", "/v1/resume")):
         for token in (None, "wrong", ""):
-            status, body = compute.http(method, path, b"" if method != "GET" else None, token=token)
+            status, body = pair.first.http(method, path, b"" if method != "GET" else None, token=token)
             assert (status, "Authorization" in body["error"]) == (401, True)
-    assert compute.http("GET", "/nothing")[0] == 404
-    assert compute.http("DELETE", "/v1/status")[0] == 405
+    assert pair.first.http("GET", "/nothing")[0] == 404
+    assert pair.first.http("DELETE", "/v1/status")[0] == 405
 
 
-def test_pushed_settings_are_acknowledged_when_the_agent_runs_by_them(node, compute, client) -> None:
-    new = with_runtime(node.settings, kernels=("core.echo",))
-    assert compute.http("PUT", "/v1/settings", encode_settings(new)) == (200, {"settings": settings_revision(new)})
-    assert compute.status()["settings"] == settings_revision(new)
+def test_pushed_settings_are_acknowledged_when_the_agent_runs_by_them_and_outlive_it(lone) -> None:
+    pod, client = lone.first, lone.client
+    new = lone.node.with_runtime(kernels=("core.echo",))
+    assert pod.http("PUT", "/v1/settings", encode_settings(new)) == (200, {"settings": settings_revision(new)})
+    assert pod.status()["settings"] == settings_revision(new)
     client.submit("core.noop")
     assert "not allowed" in str(client.answers(1)[0].error)
     client.submit("core.echo", 1)
     assert client.answers(1)[0].value == 1
-
-
-def test_pushed_settings_outlive_the_agent(node, compute, client, eventually) -> None:
-    new = with_runtime(node.settings, kernels=("core.echo",))
-    assert compute.http("PUT", "/v1/settings", encode_settings(new))[0] == 200
-    os.kill(client.agent_pid(compute), signal.SIGKILL)
+    os.kill(client.agent_pid(pod), signal.SIGKILL)
     client.submit("core.noop")
     assert "not allowed" in str(client.answers(1)[0].error)
 
 
-def test_settings_that_do_not_fit_are_refused_and_the_old_ones_hold(node, compute) -> None:
-    foreign = msgspec.structs.replace(node.settings, uid="another")
-    missing = with_runtime(node.settings, kernel_modules=("no_such_module",))
+def test_settings_that_do_not_fit_are_refused_and_the_old_ones_hold(pair) -> None:
+    settings = pair.node.settings
     for body, word in (
         (b"{", "can't be read"),
         (b"[]", "can't be read"),
-        (encode_settings(foreign), "another"),
-        (encode_settings(missing), "no_such_module"),
+        (encode_settings(msgspec.structs.replace(settings, uid="another")), "another"),
+        (encode_settings(pair.node.with_runtime(kernel_modules=("no_such_module",))), "no_such_module"),
         (b"x" * (5 << 20), "bytes at most"),
     ):
-        status, answer = compute.http("PUT", "/v1/settings", body)
+        status, answer = pair.first.http("PUT", "/v1/settings", body)
         assert status in (400, 413)
         assert word in answer["error"]
-    assert compute.status()["settings"] == settings_revision(node.settings)
+    assert pair.first.status()["settings"] == settings_revision(settings)
 
 
-def test_newer_settings_in_the_config_map_are_taken_though_nobody_pushed_them(node, compute, eventually) -> None:
-    new = with_runtime(node.settings, log_level="debug")
-    node.write(new)
-    eventually("the file is read", lambda: compute.status().get("settings") == settings_revision(new))
+def test_newer_settings_in_the_config_map_are_taken_though_nobody_pushed_them(pair, eventually) -> None:
+    new = pair.node.with_runtime(log_level="debug")
+    pair.node.write(new)
+    eventually("the file is read", lambda: pair.first.status().get("settings") == settings_revision(new))
 
 
-def test_a_draining_agent_finishes_claims_nothing_more_and_takes_work_again_when_resumed(
-    compute, client, eventually
-) -> None:
-    client.submit("core.sleep", 0.4)
-    eventually("it works", lambda: compute.status().get("running") == 1)
-    status, body = compute.http("POST", "/v1/drain", b"")
+def test_a_draining_agent_finishes_claims_nothing_more_and_takes_work_again_when_resumed(lone, eventually) -> None:
+    pod, client = lone.first, lone.client
+    client.submit("core.sleep", 0.3)
+    eventually("it works", lambda: pod.status().get("running") == 1)
+    status, body = pod.http("POST", "/v1/drain", b"")
     assert (status, body["state"]) == (202, "draining")
     client.submit("core.echo", 2)
     assert client.answers(1)[0].error is None
-    eventually("drained", lambda: compute.status().get("state") == "drained")
+    eventually("drained", lambda: pod.status().get("state") == "drained")
     assert not client.port.wait(0.2), "a drained agent has taken a task"
-    status, body = compute.http("POST", "/v1/resume", b"")
+    restarts = pod.status()["restarts"]
+    os.kill(client.agent_pid(pod), signal.SIGKILL)
+    eventually(
+        "drained as before",
+        lambda: (pod.status().get("restarts"), pod.status().get("state")) == (restarts + 1, "drained"),
+    )
+    status, body = pod.http("POST", "/v1/resume", b"")
     assert (status, body["state"]) == (202, "ready")
     assert client.answers(1)[0].value == 2
 
 
-def test_a_drained_agent_that_is_killed_comes_back_drained(compute, client, eventually) -> None:
-    compute.http("POST", "/v1/drain", b"")
-    eventually("drained", lambda: compute.status().get("state") == "drained")
-    os.kill(client.agent_pid(compute), signal.SIGKILL)
-    eventually("back", lambda: compute.status().get("restarts") == 1 and compute.status()["state"] == "drained")
-
-
-def test_a_stopping_pod_finishes_its_task_leaves_the_board_and_ends_with_0(node, compute, client, eventually) -> None:
-    client.submit("core.sleep", 0.4)
-    eventually("it works", lambda: compute.status().get("running") == 1)
-    compute.terminate()
-    assert compute.ended() == 0
-    (answer,) = client.answers(1)
-    assert (answer.error, answer.attempts) == (None, 1)
-    assert client.info(compute.name) is None
-
-
-def test_a_task_that_can_not_be_finished_in_time_is_handed_back(node, client, compute, eventually) -> None:
-    short = with_runtime(node.settings, drain_timeout=0.2)
-    assert compute.http("PUT", "/v1/settings", encode_settings(short))[0] == 200
-    client.submit("core.spin", 3.0)
-    eventually("it works", lambda: compute.status().get("running") == 1)
-    compute.terminate()
-    assert compute.ended() == 0
-    assert client.info(compute.name) is None
-    node.write(node.settings)
-    node.start(1).ready()
-    (answer,) = client.answers(1)
-    assert answer.error is None
-    assert answer.attempts == 1, "a task that was handed back has not been tried"
-
-
-def test_the_last_one_out_removes_the_board(node, compute) -> None:
-    assert node.board.exists()
-    compute.terminate()
-    assert compute.ended() == 0
-    assert not node.board.exists()
-
-
-def test_two_signals_or_an_interrupt_end_a_pod_as_well(node, compute) -> None:
-    compute.process.send_signal(signal.SIGINT)
-    compute.terminate()
-    assert compute.ended() == 0
-
-
 @pytest.mark.parametrize("kernel", ["core.no_such", "core.echoo"])
-def test_an_unknown_kernel_is_the_submitters_error(compute, client, kernel: str) -> None:
-    client.submit(kernel)
-    error = client.answers(1)[0].error
+def test_an_unknown_kernel_is_the_submitters_error(pair, kernel: str) -> None:
+    pair.client.submit(kernel)
+    error = pair.client.answers(1)[0].error
     assert error.code == "UnknownKernel"
     assert kernel in str(error)
 
 
-def test_what_a_kernel_raises_comes_back_with_its_traceback(compute, client) -> None:
-    client.submit("core.fail", "of course")
-    error = client.answers(1)[0].error
+def test_what_a_kernel_raises_comes_back_with_its_traceback(pair) -> None:
+    pair.client.submit("core.fail", "of course")
+    error = pair.client.answers(1)[0].error
     assert error.code == "KernelError"
     assert error.remote_type == "RuntimeError"
     assert "of course" in error.remote_traceback
-    assert "core.py" in error.remote_traceback
-    client.submit("core.sleep", "long")
-    assert client.answers(1)[0].error.code == "BadArguments"
+    assert "kernels/core.py" in error.remote_traceback
+    assert "compute/agent.py" not in error.remote_traceback
+    pair.client.submit("core.sleep", "long")
+    assert pair.client.answers(1)[0].error.code == "BadArguments"
 
 
-def test_a_task_can_be_cancelled_while_it_runs(compute, client, eventually) -> None:
-    ticket = client.submit("core.sleep", 60.0)
-    eventually("it works", lambda: compute.status().get("running") == 1)
-    client.port.cancel(ticket)
-    assert client.answers(1)[0].error.code == "TaskCancelled"
+def test_a_task_can_be_cancelled_while_it_runs(lone, eventually) -> None:
+    ticket = lone.client.submit("core.sleep", 60.0)
+    eventually("it works", lambda: lone.first.status().get("running") == 1)
+    lone.client.port.cancel(ticket)
+    assert lone.client.answers(1)[0].error.code == "TaskCancelled"
 
 
-def test_a_pod_with_a_warm_cache_compiles_nothing(node, compute, client) -> None:
-    files = {path: path.stat().st_mtime_ns for path in node.cache.rglob("*") if path.is_file()}
-    assert files
-    cold = node.root / "cache"  # a home of its own, seeded by what the first pod has compiled
-    pod = node.start(1, SWARM_CACHE_DIR=str(cold), SWARM_CACHE_SEED=str(node.cache)).ready()
-    for n in range(10):
-        client.submit("core.echo", n)
-    client.answers(10)
-    names = {path.relative_to(node.cache) for path in files}
-    assert {path.relative_to(cold) for path in cold.rglob("*") if path.is_file()} == names
-    (warm,) = [line for line in pod.log() if line["event"] == "the supervisor is warm"]
-    assert warm["cache_files_seeded"] == len(files)
-    assert {path: path.stat().st_mtime_ns for path in node.cache.rglob("*") if path.is_file()} == files
+def test_a_stopping_pod_finishes_its_task_or_hands_it_back_and_ends_with_0(lone, eventually) -> None:
+    node, client = lone.node, lone.client
+    assert lone.first.http("POST", "/v1/drain", b"")[0] == 202
+    node.write(node.with_runtime(drain_timeout=1.5))
+    cold = node.root / "cold"  # a home of its own, seeded by what the other pods have compiled
+    before = {path.relative_to(node.cache) for path in node.cache.rglob("*.nb?")}
+    pods = [node.start(n, SWARM_CACHE_DIR=str(cold), SWARM_CACHE_SEED=str(node.cache)) for n in (2, 3)]
+    for pod in pods:
+        pod.ready()
+    quick = client.submit("core.sleep", 0.5)
+    slow = client.submit("core.spin", 4.0)
+    eventually("both work", lambda: all(pod.status().get("running") == 1 for pod in pods))
+    for pod in pods:
+        pod.terminate()
+    assert [pod.ended() for pod in pods] == [0, 0]
+    (first,) = client.answers(1)
+    assert (first.ticket, first.error, first.attempts) == (quick, None, 1), "finished"
+    assert [client.info(pod.name) for pod in pods] == [None, None]
+    assert [info for info in client.board.members() if info.name in [pod.name for pod in pods]] == []
+    assert client.board.find(slow.task_id) == "ready", "handed back"
+    assert lone.first.http("POST", "/v1/resume", b"")[0] == 202
+    (second,) = client.answers(1)
+    assert (second.ticket, second.error, second.attempts) == (slow, None, 1), "to be stopped is not to have failed"
+    assert {path.relative_to(cold) for path in cold.rglob("*.nb?")} == before, "a warm cache, and yet it compiled"
+    (warm,) = pods[0].log("the supervisor is warm")
+    assert warm["cache_files_seeded"] + pods[1].log("the supervisor is warm")[0]["cache_files_seeded"] == len(before)
+
+
+@pytest.mark.parametrize("role", [Role.COMPUTE, Role.RESOURCE])
+def test_the_last_one_out_removes_the_board(node, role: Role) -> None:
+    pod = node.start(0, role).ready()
+    if role is Role.RESOURCE:
+        socket.create_connection((pod.address, HUB_PORT)).close()  # ready means that it can be reached
+    assert node.board.exists()
+    pod.process.send_signal(signal.SIGINT)
+    pod.terminate()
+    assert pod.ended() == 0
+    assert not node.board.exists()
+
+
+def test_the_board_of_an_agent_that_can_not_leave_by_itself_is_removed_too(node, client_of) -> None:
+    node.write(node.with_runtime(drain_timeout=0.1))
+    pod = node.start(0).ready()
+    with contextlib.closing(client_of(node)) as client:
+        agent = client.agent_pid(pod)
+    os.kill(agent, signal.SIGSTOP)
+    pod.terminate()
+    assert pod.ended() == 0
+    assert pod.log("AgentKilled")
+    assert not node.board.exists()

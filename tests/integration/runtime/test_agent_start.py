@@ -53,13 +53,14 @@ def test_a_port_in_use_is_an_error_that_says_what_to_do(node) -> None:
     assert "ss -ltnp" in last_words(pod)
 
 
-def test_a_board_of_another_geometry_is_refused(node, compute) -> None:
+def test_a_board_of_another_geometry_is_refused_and_the_one_in_use_goes_on(node) -> None:
+    first = node.start().ready()
     transport = msgspec.structs.replace(node.settings.transport, task_slots=512)
     node.write(msgspec.structs.replace(node.settings, transport=transport))
     pod = node.start(1)
     assert pod.ended() == 2
     assert "board" in last_words(pod)
-    assert compute.http("GET", "/readyz")[0] == 200
+    assert first.http("GET", "/readyz")[0] == 200
 
 
 def test_nothing_of_a_pod_that_could_not_start_is_left_on_the_node(node) -> None:
@@ -68,6 +69,19 @@ def test_nothing_of_a_pod_that_could_not_start_is_left_on_the_node(node) -> None
 
 
 def test_a_pod_whose_agents_always_die_gives_up_with_status_1(node) -> None:
-    pod = node.start(0, SWARM_KEYS_DIR="/nonexistent", SWARM_ROLE="resource", POD_NAME="risk-resource-0-0")
+    program = """
+import sys
+from swarm_agents.runtime import restarts
+restarts.GIVE_UP = 4  # the policy has a test of its own, which need not wait
+from swarm_agents.compute.agent import ComputeAgent
+def start(self):
+    raise ValueError("cannot start")
+ComputeAgent.start = start
+from swarm_agents.runtime.main import main
+sys.exit(main())
+"""
+    pod = node.start(program=program)
     assert pod.ended(60) == 1
+    assert len(pod.log("AgentDied")) == 4
     assert pod.log("AgentHopeless")
+    assert "cannot start" in pod.log("the agent failed")[0]["traceback"]
