@@ -94,9 +94,11 @@ class TcpChannel(Channel):
 
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         hub = next((h for h in connection.hubs if h.address == endpoint), None)
+        server = (hub.public_key if hub else "") or connection.server_key
+        self._encrypts = bool(server)
         self._socket = open_dealer(
             self._context,
-            server=(hub.public_key if hub else "") or connection.server_key,
+            server=server,
             public=connection.public_key,
             secret=connection.secret_key,
             limit=-1,
@@ -142,12 +144,12 @@ class TcpChannel(Channel):
 
     def _unwelcome(self, timeout: float) -> SwarmError:
         outcome = self._monitor.outcome
-        if outcome is Outcome.WRONG_KEY:
+        if outcome is Outcome.WRONG_KEY and self._encrypts:
             return WrongKey(
                 f"{self.endpoint} does not accept these CURVE keys: take a fresh connection file (`swarm connection`), "
                 "the swarm's Secret may have been made anew"
             )
-        if outcome is Outcome.WRONG_PROTOCOL:
+        if outcome in (Outcome.WRONG_KEY, Outcome.WRONG_PROTOCOL):
             return WrongKey(
                 f"{self.endpoint} does not speak as this client does: pass server_key, public_key and secret_key if "
                 "the swarm encrypts, none of them if it does not, and check that the port is the hub's (7400)"
