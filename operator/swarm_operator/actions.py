@@ -102,6 +102,8 @@ class DrainPod(Action):
     uid: str
     ip: str
     restarts: int
+    #: It was asked before, and is asked whether it is empty by now.
+    again: bool = False
 
 
 @dataclass(frozen=True)

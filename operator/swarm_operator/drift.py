@@ -2,8 +2,8 @@
 
 Server-side apply takes back every field that we own, whoever changed it; it leaves alone what others added, also where
 an addition does harm (a further port, a key in the ConfigMap, a label in a selector). Hence a repair has two parts: for
-the paths that are ours alone (`EXACT`) a merge patch that removes what was added, and then an apply. In this order: what
-was added may clash with what is ours (two ports of one name), and the apply would be refused.
+the paths that are ours alone (`EXACT`) a merge patch that removes what was added, and then an apply. In this order:
+what was added may clash with what is ours (two ports of one name), and the apply would be refused.
 
 Comparing here and not by a dry run keeps an idle operator silent: it writes nothing to find out that nothing is wrong.
 """

@@ -62,7 +62,7 @@ def notes_of(done: Iterable[Action], failures: Sequence[Failure]) -> list[Note]:
                 by_reason.setdefault("Deleted", []).append(f"pod {action.name} ({action.why})")
             case Delete():
                 by_reason.setdefault("Deleted", []).append(f"{action.kind} {action.name}")
-            case DrainPod():
+            case DrainPod(again=False):
                 by_reason.setdefault("Draining", []).append(f"pod {action.name}")
     notes = [Note("Normal", reason, f"{reason} {_listed(items)}") for reason, items in by_reason.items()]
     for failure in failures[:3]:

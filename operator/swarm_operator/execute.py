@@ -1,8 +1,11 @@
 """Does what a plan says. Stage after stage; within a stage at once, within bounds.
 
-An action that fails does not keep the others of its stage from being done; the following stages wait for the next plan,
-except that agents that are there are still served (a quota that is used up must not stop a drain). What the API server
-answers to a write goes into the store at once, so that the next plan does not do it again for want of a watch event.
+An action that fails does not keep the others of its stage from being done. Pods are not created while what they need is
+refused; agents that are there are still served, and deletions go on (a quota that is used up must not stop a drain).
+What the API server answers to a write goes into the store at once, so that the next plan need not wait for the watch.
+
+Agents are asked in the background, one question an agent at a time: one that does not answer (its node is lost, say)
+must not keep the others of its swarm from being replaced. An answer is an observation, and the key is added for it.
 
 An object that is not in the cache is never applied blindly: server-side apply with force would take over a Service of
 the same name that is somebody else's. It is read first, and refused when it has another owner.
@@ -14,7 +17,6 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any, Final
 
 import msgspec
@@ -39,28 +41,23 @@ from swarm_operator.agents import Agents
 from swarm_operator.cache import Cache
 from swarm_operator.keys import KeyMemory, complete
 from swarm_operator.kube import Api, ApiError
+from swarm_operator.names import Key
 from swarm_operator.snapshot import Snapshot
-from swarm_operator.views import ObjectView, PodView, decode, secret_data
+from swarm_operator.views import AgentReport, ObjectView, PodView, decode, secret_data
 
 __all__ = ["Executor", "Failure", "NotLeader", "Outcome"]
 
 #: Writes in flight at once for one Swarm, and for all.
 _PER_KEY: Final = 24
 _GLOBAL: Final = 64
+#: How soon to look again after an agent did not answer; the planner knows when to ask it again.
+UNANSWERED: Final = 0.5
 
 log = structlog.get_logger("execute")
 
 
 class NotLeader(Exception):  # noqa: N818 - a state of affairs, not an error
     """Another replica leads: nothing may be written."""
-
-
-class _Answer(Enum):
-    """What came of asking an agent; `OLD` also for what asks none."""
-
-    OLD = auto()
-    NEWS = auto()
-    NONE = auto()
 
 
 @dataclass(frozen=True)
@@ -80,10 +77,6 @@ class Outcome:
 
     done: list[Action] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    #: An agent said something new: plan again at once.
-    news: bool = False
-    #: An agent did not answer: plan again soon; the planner knows how soon to ask it.
-    unanswered: bool = False
 
     @property
     def retry_after(self) -> float:
@@ -107,6 +100,9 @@ class Executor:
         self._api, self._cache, self._agents, self._memory = api, cache, agents, memory
         self._leads, self._new_keys = leads, new_keys
         self._limit = asyncio.Semaphore(_GLOBAL)
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        #: Told of a Swarm whose agents said something new, and how soon (seconds) to look at it again.
+        self.on_news: Callable[[Key, float], None] = lambda key, delay: None
 
     async def execute(self, snapshot: Snapshot, plan: Plan) -> Outcome:
         """Does all actions of a plan.
@@ -130,18 +126,15 @@ class Executor:
                     raise result
                 else:
                     outcome.done.append(action)
-                    outcome.news = outcome.news or result is _Answer.NEWS
-                    outcome.unanswered = outcome.unanswered or result is _Answer.NONE
         return outcome
 
-    async def _bounded(self, own: asyncio.Semaphore, action: Action, snapshot: Snapshot, plan: Plan) -> _Answer:
+    async def _bounded(self, own: asyncio.Semaphore, action: Action, snapshot: Snapshot, plan: Plan) -> None:
         async with own, self._limit:
             if not self._leads():
                 raise NotLeader
-            return await self._do(action, snapshot, plan)
+            await self._do(action, snapshot, plan)
 
-    async def _do(self, action: Action, snapshot: Snapshot, plan: Plan) -> _Answer:
-        """What there is to know that no watch will tell."""
+    async def _do(self, action: Action, snapshot: Snapshot, plan: Plan) -> None:
         match action:
             case Apply():
                 await self._apply(action, snapshot)
@@ -155,10 +148,9 @@ class Executor:
             case DeletePod() | Delete():
                 await self._delete(action, snapshot)
             case PushSettings() | DrainPod() | ResumePod():
-                return await self._ask(action, snapshot, plan)
+                self._ask(action, snapshot, plan)
             case _:
                 raise TypeError(f"an action of unknown kind: {action!r}")
-        return _Answer.OLD
 
     async def _write(self, kind: str, snapshot: Snapshot, request: Awaitable[bytes]) -> None:
         view = decode(kind, await request)
@@ -269,7 +261,14 @@ class Executor:
         if msgspec.json.decode(answer, type=_Kind).kind == action.kind:
             store.put_written(decode(action.kind, answer))
 
-    async def _ask(self, action: PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> _Answer:
+    def _ask(self, action: PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> None:
+        if action.uid in self._asking:
+            return  # the next plan, made of its answer, asks again if that is still needed
+        task = asyncio.create_task(self._asked(action, snapshot, plan), name=f"ask {action.name}")
+        self._asking[action.uid] = task
+        task.add_done_callback(lambda _: self._asking.pop(action.uid, None))
+
+    async def _asked(self, action: PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> None:
         token = self._cache.token(snapshot.key)
         before = snapshot.agents.get(action.uid)
         if isinstance(action, PushSettings):
@@ -279,15 +278,22 @@ class Executor:
             report = await self._agents.drain(action, token)
         else:
             report = await self._agents.resume(action, token)
-        if report.error and not (before and before.error):
-            log.warning("agent does not answer", swarm=str(snapshot.key), pod=action.name, error=report.error)
-        changed = before is None or (
-            (before.settings, before.state, before.failures, before.drain_since)
-            != (report.settings, report.state, report.failures, report.drain_since)
-        )
         if report.failures:
-            return _Answer.NONE
-        return _Answer.NEWS if changed else _Answer.OLD
+            if not (before and before.failures):
+                log.warning("agent does not answer", swarm=str(snapshot.key), pod=action.name, error=report.error)
+            self.on_news(snapshot.key, UNANSWERED)
+        elif before is None or _said(before) != _said(report):
+            self.on_news(snapshot.key, 0.0)
+
+    async def close(self) -> None:
+        """Stops asking."""
+        for task in [*self._asking.values()]:
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+
+def _said(report: AgentReport) -> tuple[Any, ...]:
+    return report.settings, report.state, report.failures, report.drain_since
 
 
 class _Kind(msgspec.Struct):

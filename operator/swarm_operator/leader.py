@@ -63,11 +63,15 @@ class Leader:
 
     async def run(self) -> None:
         """Takes part until cancelled. A cancelled leader gives the lease back with `release`."""
+        failing = ""
         while True:
             try:
                 await self._round()
+                failing = ""
             except ApiError as error:
-                log.warning("lease", error=str(error))
+                if str(error) != failing:  # told once, not twice a second
+                    log.warning("the lease can't be read or written", error=str(error))
+                failing = str(error)
             if not self.leads() and self.elected.is_set():
                 log.warning("leadership lost", holder=self.holder)
                 self.elected.clear()

@@ -141,6 +141,7 @@ async def _run(options: argparse.Namespace) -> int:
             await leader.release()
         await asyncio.wait([asyncio.ensure_future(_gathered(tasks))], timeout=3.0)
         stopped.cancel()
+        await executor.close()
         await runner.cleanup()
         await agents.close()
         await api.close()

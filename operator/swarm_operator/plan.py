@@ -179,7 +179,8 @@ def _pod_actions(
         manifest = pod_manifest(snapshot.swarm, spec, name, revision, node=node)
         actions.append(CreatePod("Pod", str(name), manifest))
     for agent in decision.drain:
-        actions.append(DrainPod("Pod", agent.pod.name, agent.pod.uid, agent.pod.ip, agent.pod.restarts))
+        pod, again = agent.pod, agent.report is not None and agent.report.drain_since is not None
+        actions.append(DrainPod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, again))
     for agent in decision.resume:
         actions.append(ResumePod("Pod", agent.pod.name, agent.pod.uid, agent.pod.ip, agent.pod.restarts))
     for agent, why in decision.delete:

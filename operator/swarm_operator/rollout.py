@@ -136,7 +136,7 @@ def decide(target: Target, agents: Iterable[Agent], now: float) -> Decision:
     agents = sorted(agents, key=lambda agent: agent.name)
     alive = [agent for agent in agents if agent.alive]
     current = [agent for agent in alive if target.paused or agent.pod.revision == target.revision]
-    outdated = [agent for agent in alive if agent not in current] if not target.paused else []
+    outdated = [] if target.paused else [agent for agent in alive if agent.pod.revision != target.revision]
     leaving = _leavers(target, alive, current, outdated, decision)
     for agent, why in leaving:
         leave(agent, why, now, target.drain_timeout, decision)
@@ -203,11 +203,14 @@ def _collect_dead(target: Target, agents: Sequence[Agent], need: int, now: float
 
 def _new_names(target: Target, agents: Sequence[Agent], held: set[int], count: int) -> list[PodName]:
     used = {agent.name.ordinal for agent in agents if agent.alive} | held
+    latest: dict[int, int] = {}
+    for agent in agents:
+        latest[agent.name.ordinal] = max(agent.name.incarnation, latest.get(agent.name.ordinal, -1))
     names: list[PodName] = []
     ordinal = 0
     while len(names) < count:
         if ordinal not in used:
-            names.append(PodName(target.swarm, target.role, ordinal, next_incarnation(agents, ordinal)))
+            names.append(PodName(target.swarm, target.role, ordinal, latest.get(ordinal, -1) + 1))
         ordinal += 1
     return names
 

@@ -32,6 +32,7 @@ class WorkQueue(Generic[K]):
         self._later: list[tuple[float, int, K]] = []
         #: The earliest time that a key is already due at, so that repeated wishes do not pile up.
         self._due: dict[K, float] = {}
+        self._resting: dict[K, float] = {}
         self._since: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._count = itertools.count()
@@ -53,7 +54,7 @@ class WorkQueue(Generic[K]):
             return
         self._dirty.add(key)
         self._since.setdefault(key, self._clock())
-        if key not in self._working:
+        if key not in self._working and key not in self._resting:
             self._ready.append(key)
             self._wake.set()
 
@@ -87,6 +88,10 @@ class WorkQueue(Generic[K]):
             now = self._clock()
             while self._later and self._later[0][0] <= now:
                 when, _, key = heapq.heappop(self._later)
+                if self._resting.get(key) == when:
+                    del self._resting[key]
+                    if key in self._dirty and key not in self._working:
+                        self._ready.append(key)
                 if self._due.get(key) == when:
                     del self._due[key]
                     self.add(key)
@@ -105,14 +110,18 @@ class WorkQueue(Generic[K]):
             except TimeoutError:
                 pass
 
-    def done(self, key: K) -> None:
-        """The work on `key` is over; if it was added meanwhile it is ready again."""
+    def done(self, key: K, rest: float = 0.0) -> None:
+        """The work on `key` is over; if it was added meanwhile it is ready again, after `rest` seconds."""
         self._working.discard(key)
         if not self._working:
             self._idle.set()
-        if key in self._dirty:
+        if rest > 0:
+            self._resting[key] = self._clock() + rest
+            # looked at when the rest is over, whether it was added meanwhile or is added until then
+            heapq.heappush(self._later, (self._resting[key], next(self._count), key))
+        elif key in self._dirty:
             self._ready.append(key)
-            self._wake.set()
+        self._wake.set()
 
     async def idle(self) -> None:
         """Returns when no key is being worked on."""

@@ -128,3 +128,35 @@ async def test_it_says_how_long_a_key_has_waited() -> None:
     q.add("a")
     await asyncio.sleep(3)
     assert (await q.get())[1] == pytest.approx(3.0)
+
+
+async def test_a_key_rests_after_its_work_and_what_was_added_meanwhile_is_not_lost() -> None:
+    q = queue()
+    clock = asyncio.get_running_loop().time
+    for added_during_work in (True, False):
+        q.add("a")
+        await q.get()
+        if added_during_work:
+            q.add("a")
+        q.done("a", rest=2.0)
+        begun = clock()
+        if not added_during_work:
+            q.add("a")
+        q.add("b")
+        assert (await q.get())[0] == "b", "others do not rest"
+        q.done("b")
+        assert (await q.get())[0] == "a"
+        assert clock() - begun == pytest.approx(2.0, abs=0.01)
+        q.done("a")
+
+
+async def test_a_rest_without_further_work_ends_quietly() -> None:
+    q = queue()
+    q.add("a")
+    await q.get()
+    q.done("a", rest=1.0)
+    await asyncio.sleep(5)
+    q.add("a")
+    begun = asyncio.get_running_loop().time()
+    await q.get()
+    assert asyncio.get_running_loop().time() == begun
