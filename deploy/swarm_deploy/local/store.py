@@ -24,14 +24,25 @@ import asyncio
 import builtins
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["Compacted", "Event", "Missing", "Object", "Present", "Stale", "Store", "StoreError", "StoreUnusable"]
+__all__ = [
+    "Compacted",
+    "Event",
+    "Missing",
+    "Object",
+    "Present",
+    "Stale",
+    "Store",
+    "StoreError",
+    "StoreUnusable",
+    "Watcher",
+]
 
 Object = dict[str, Any]
 
@@ -313,8 +324,20 @@ class Store:
         """The oldest revision from which a resource can be watched."""
         return self._of(resource).floor
 
-    def events(self, resource: str, since: int) -> Iterator[Event]:
-        """The events after a revision that have happened already.
+    async def watch(self, resource: str, since: int) -> AsyncGenerator[Event, None]:
+        """Every event after a revision, as it happens; without end.
+
+        Raises:
+            Compacted: at the first step, or later when the reader was slower than the history is long.
+        """
+        watcher = self.watcher(resource, since)
+        while True:
+            for event in watcher.drain():
+                yield event
+            await watcher.wait()
+
+    def watcher(self, resource: str, since: int) -> Watcher:
+        """A reader of every event after a revision, in order and without gaps.
 
         Raises:
             Compacted: the history does not reach back that far.
@@ -322,27 +345,47 @@ class Store:
         series = self._of(resource)
         if since < series.floor:
             raise Compacted(since, series.floor)
-        position = series.position(since) - series.first
-        return iter(list(series.events)[position:])
+        return Watcher(series, since)
 
-    async def watch(self, resource: str, since: int) -> AsyncIterator[Event]:
-        """Every event after a revision, as it happens, in order and without gaps; ends when nobody iterates any more.
+
+class Watcher:
+    """A position in one resource's history."""
+
+    __slots__ = ("_position", "_series", "_since")
+
+    def __init__(self, series: _Series, since: int) -> None:
+        self._series = series
+        self._since = since
+        self._position = series.position(since)
+
+    def drain(self) -> list[Event]:
+        """What has happened since the last call.
 
         Raises:
-            Compacted: at the first step, or later when the reader was slower than the history is long.
+            Compacted: the reader was slower than the history is long.
         """
-        series = self._of(resource)
-        if since < series.floor:
-            raise Compacted(since, series.floor)
-        position = series.position(since)
-        while True:
-            while position < series.first + len(series.events):
-                if position < series.first:
-                    raise Compacted(since, series.floor)
-                event = series.events[position - series.first]
-                position += 1
-                since = event.revision
-                yield event
-            if series.changed is None:
-                series.changed = asyncio.Event()
-            await series.changed.wait()
+        series = self._series
+        if self._position < series.first:
+            raise Compacted(self._since, series.floor)
+        new = series.first + len(series.events) - self._position
+        if not new:
+            return []
+        # From the end: there are few, and a deque is slow in its middle.
+        events = [series.events[-n] for n in range(new, 0, -1)]
+        self._position += new
+        self._since = events[-1].revision
+        return events
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Until something has happened; False when the seconds have passed first."""
+        series = self._series
+        if self._position < series.first + len(series.events):
+            return True
+        if series.changed is None:
+            series.changed = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await series.changed.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -43,8 +43,8 @@ class WatchEvent:
 
 
 def _copy(value: Any) -> Any:
-    """A deep copy; by way of JSON it is several times faster than `copy.deepcopy`."""
-    return msgspec.json.decode(msgspec.json.encode(value))
+    """A deep copy; by way of msgpack it is ten times faster than `copy.deepcopy`."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(value))
 
 
 class LocalClient:

@@ -17,7 +17,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,62 +237,34 @@ class Api(Writes):
             )
 
         since = self.store.revision
+        afresh = initial or resource_version in ("", "0")
         if resource_version not in ("", "0"):
             wanted = _number(resource_version)
             if wanted > since:
                 raise too_large(wanted, since)
-            if not initial:
-                since = wanted
-                try:
-                    self.store.events(resource.key, since)
-                except Compacted as e:
-                    raise expired(str(e)) from None
-        if initial or resource_version in ("", "0"):
-            for obj in self.select(resource, namespace, label_selector, field_selector)[0]:
-                yield "ADDED", obj
-            if initial and bookmarks:
-                yield "BOOKMARK", self.bookmark(resource, since, initial=True)
-        async with aclosing(self._events(resource, since, bookmarks)) as events:
-            async for kind, obj, previous in events:
-                if kind == "BOOKMARK":
-                    yield kind, obj
-                    continue
-                new = self.view(resource, obj)
-                old = self.view(resource, previous) if previous is not None else None
-                entered, left = fits(new) and kind != "DELETED", fits(old)
-                if entered:
-                    yield ("MODIFIED" if left else "ADDED"), new
-                elif left:
-                    # It shows its last state that fitted, under the revision at which it left.
-                    shown = new if kind == "DELETED" else _at_version(old or new, obj)
-                    yield "DELETED", shown
-
-    async def _events(
-        self, resource: Resource, since: int, bookmarks: bool
-    ) -> AsyncGenerator[tuple[str, Object, Object | None], None]:
-        """The store's events, with a bookmark whenever a minute has passed."""
-        stream = self.store.watch(resource.key, since)
-        pending: asyncio.Task[Any] | None = None
+            since = since if initial else wanted
         try:
+            watcher = self.store.watcher(resource.key, since)
+            if afresh:
+                for obj in self.select(resource, namespace, label_selector, field_selector)[0]:
+                    yield "ADDED", obj
+                if initial and bookmarks:
+                    yield "BOOKMARK", self.bookmark(resource, since, initial=True)
             while True:
-                if pending is None:
-                    pending = asyncio.ensure_future(anext(stream))
-                done, _ = await asyncio.wait({pending}, timeout=_BOOKMARK_SECONDS if bookmarks else None)
-                if not done:
-                    yield "BOOKMARK", self.bookmark(resource, self.store.revision), None
-                    continue
-                try:
-                    event = pending.result()
-                except Compacted as e:
-                    raise expired(str(e)) from None
-                except StopAsyncIteration:
-                    return
-                finally:
-                    pending = None
-                yield event.type, event.object, event.previous
-        finally:
-            if pending is not None:
-                pending.cancel()
+                for event in watcher.drain():
+                    since = event.revision
+                    new = self.view(resource, event.object)
+                    old = self.view(resource, event.previous) if event.previous is not None else None
+                    left = fits(old)
+                    if event.type != "DELETED" and fits(new):
+                        yield ("MODIFIED" if left else "ADDED"), new
+                    elif left:
+                        # It shows its last state that fitted, under the revision at which it left.
+                        yield "DELETED", new if event.type == "DELETED" else _at_version(old or new, new)
+                if not await watcher.wait(_BOOKMARK_SECONDS if bookmarks else None):
+                    yield "BOOKMARK", self.bookmark(resource, max(since, self.store.revision))
+        except Compacted as e:
+            raise expired(str(e)) from None
 
     def bookmark(self, resource: Resource, revision: int, *, initial: bool = False) -> Object:
         """An object of the kind that says nothing but how far a watch has come."""

@@ -23,6 +23,7 @@ from swarm_deploy.local.api.errors import (
     ApiError,
     Cause,
     bad_request,
+    forbidden,
     invalid,
     method_not_allowed,
     no_such_path,
@@ -191,6 +192,9 @@ class Handler:
     async def _create(self, request: web.Request, target: _Target) -> web.Response:
         body = await request.read()
         content_type = request.headers.get("Content-Type", "")
+        if target.resource.refusal:
+            # In whatever form it came: that it can't be read here is not what the client has to know.
+            raise forbidden(target.resource.plural, target.resource.group, "", target.resource.refusal)
         obj = decode_body(body, content_type)
         if not isinstance(obj, dict):
             raise bad_request("the request has no body: an object was expected")
