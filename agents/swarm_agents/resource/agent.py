@@ -107,6 +107,17 @@ class ResourceAgent(AsyncAgent):
         if self.hub is not None:
             self.hub.apply(new)
 
+    def drain(self) -> None:
+        if self.hub is not None:
+            self.hub.drain()
+
+    def stop(self) -> None:
+        self.drain()
+
+    def resume(self) -> None:
+        if self.hub is not None and self.context.may_claim:
+            self.hub.resume()
+
     def metrics(self) -> bytes:
         hub = self.hub
         return metrics.text(hub, self.sensors) if hub is not None else b""
