@@ -67,7 +67,6 @@ def _embedded(state: Path) -> Iterator[Path]:
     """The embedded cluster in a directory of its own, and the proof that nothing of it stays."""
     from swarm_deploy.local.manager import Cluster  # imported late: a real cluster is tested without it
 
-    before = shared_memory()
     cluster = Cluster(state)
     cluster.start(nodes=2, operator=False, back_off=0.5)
     kubeconfig = state / "kubeconfig"
@@ -79,7 +78,8 @@ def _embedded(state: Path) -> Iterator[Path]:
         cluster.stop()
     left = stays_empty_within(10, lambda: processes(str(state)))
     assert not left, f"the embedded cluster left processes: {left}"
-    left = stays_empty_within(2, lambda: sorted(shared_memory() - before))
+    mine = f"agentswarm-local-{(state / 'cluster-id').read_text().strip()}"
+    left = stays_empty_within(2, lambda: sorted(shared_memory() & {mine}))
     assert not left, f"the embedded cluster left in /dev/shm: {left}"
     with socket.socket() as probe:
         assert probe.connect_ex(server) != 0, f"the embedded cluster still listens at {server}"

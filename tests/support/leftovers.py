@@ -51,12 +51,26 @@ def processes(*marks: str) -> list[str]:
 
 
 def shared_memory() -> set[str]:
-    """The names in /dev/shm that are Agent Swarm's, one level deep, less those that a living process has mapped."""
+    """The names in /dev/shm that are Agent Swarm's, one level deep, less those that some living process still uses."""
     names = {entry.name for entry in _SHM.iterdir() if entry.name.startswith("agentswarm")} if _SHM.is_dir() else set()
     if not names:
         return names
     mapped = b"".join(_read(pid, "maps") for pid in _pids())
-    return {name for name in names if f"{_SHM}/{name}".encode() not in mapped}
+    return {name for name in names if f"{_SHM}/{name}".encode() not in mapped} - _of_running_clusters()
+
+
+def _of_running_clusters() -> set[str]:
+    """The shared memory of embedded clusters that run, whoever started them, also when they have no pod yet."""
+    found = set()
+    for pid in _pids():
+        words = _read(pid, "cmdline").split(b"\0")
+        if b"swarm_deploy.local" in words and b"--state" in words[:-1]:
+            state = Path(os.fsdecode(words[words.index(b"--state") + 1]))
+            try:
+                found.add(f"agentswarm-local-{(state / 'cluster-id').read_text().strip()}")
+            except OSError:  # it has only begun, and has no shared memory yet
+                continue
+    return found
 
 
 def stays_empty_within(seconds: float, look: Callable[[], list[str]]) -> list[str]:

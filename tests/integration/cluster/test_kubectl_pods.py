@@ -1,7 +1,7 @@
 """kubectl on pods that run: logs, waiting, describing, deleting.
 
 The embedded kubelet runs a pod of image `localhost/host` as a process, with this machine's programs. A real cluster
-needs an image of its own, with `sh` and `sleep` in it: SWARM_TEST_IMAGE names it.
+needs an image of its own, with `sh` and `sleep` in it: SWARM_TEST_IMAGE names it (the agents' image has both).
 """
 
 from __future__ import annotations
