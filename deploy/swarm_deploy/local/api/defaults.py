@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+from swarm_deploy.local.api.meta import parse_time
 from swarm_deploy.local.api.quantity import canonical_quantity
-from swarm_deploy.local.api.types import Type, builtin_type
+from swarm_deploy.local.api.types import Type, builtin_type, definitions
 
 __all__ = ["default_builtin", "empty_object", "pod_spec_defaults", "tidy"]
 
@@ -50,7 +53,25 @@ def tidy(kind: Type, value: Any) -> Any:
         return out
     if isinstance(value, list) and kind.element is not None:
         return [tidy(kind.element, v) for v in value]
+    if isinstance(value, str) and kind.schema.get("format") == "date-time":
+        return _time(kind, value)
     return value
+
+
+_PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
+_MICRO_TIME = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
+
+
+def _time(kind: Type, text: str) -> str:
+    """A time as a server writes it: in UTC, with microseconds where its type has them and whole seconds elsewhere."""
+    micro = kind.schema is definitions()[_MICRO_TIME]
+    if (match := _PLAIN_TIME.fullmatch(text)) and bool(match[1]) == micro:
+        return text
+    try:
+        moment = datetime.fromtimestamp(parse_time(text), UTC)
+    except ValueError:
+        return text  # validation, or whoever reads it, says so
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
 
 
 # The kubelet writes these conditions' times as null, and so they are kept and owned.

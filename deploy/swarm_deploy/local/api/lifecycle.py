@@ -12,6 +12,7 @@ from typing import Any
 from swarm_deploy.local.api import crd
 from swarm_deploy.local.api.core import DEFINITIONS, Api
 from swarm_deploy.local.api.kinds import PROTECTED
+from swarm_deploy.local.api.meta import timestamp
 from swarm_deploy.local.api.resources import Resource
 
 __all__ = ["Sweeper", "set_up"]
@@ -19,6 +20,8 @@ __all__ = ["Sweeper", "set_up"]
 Object = dict[str, Any]
 
 _LOOK_SECONDS = 0.05
+_EXPIRY_LOOK_SECONDS = 60.0
+_EVENT_SECONDS = 3600.0
 _CONDITIONS = (
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
     ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
@@ -84,7 +87,11 @@ class Sweeper:
             self._seen = self._api.store.revision
             waiting = self.sweep()
             if not waiting:
-                await self._wake.wait()
+                try:
+                    async with asyncio.timeout(_EXPIRY_LOOK_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self.expire()
                 continue
             # Something is in the way (a finalizer, a pod that ends): look again once the store has moved on.
             while self._api.store.revision == self._seen and not self._wake.is_set():  # noqa: ASYNC110 - any kind's write
@@ -100,6 +107,15 @@ class Sweeper:
             if definition["metadata"].get("deletionTimestamp"):
                 waiting |= self._definition(definition)
         return waiting
+
+    def expire(self) -> None:
+        """Drop events that are an hour old, as a real server does: nothing else would ever remove them."""
+        before = timestamp(self._api.clock() - _EVENT_SECONDS)
+        for event in self._api.store.list("events"):
+            meta = event["metadata"]
+            latest = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
+            if max(meta["creationTimestamp"], latest or "") < before:
+                self._api.store.delete("events", meta["namespace"], meta["name"])
 
     def _kinds(self) -> list[Resource]:
         seen: dict[str, Resource] = {}
