@@ -1,4 +1,4 @@
-"""What a pod answers on its port: probes and metrics to everybody, status, settings and drain to who has the token.
+"""What a pod answers on its port: probes and metrics to everybody, the rest to who has the token.
 
 Served from the supervisor's own loop. Every endpoint is a coroutine function: Starlette runs plain functions on a
 thread pool, and a process with threads can't be forked safely. For the same reason the socket is bound beforehand, by
@@ -7,9 +7,11 @@ address (no resolver thread). uvicorn is kept from the process's signals.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,12 +77,24 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=1,
                 server_header=False,
+                date_header=False,
             )
         )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the supervisor says itself when it starts and ends
+        self._over = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes up ten times a second to look at `should_exit` and to write the date.
+        await self._over.wait()
+
+    def stop(self) -> None:
+        """Ends `serve`."""
+        self.should_exit = True
+        self._over.set()
 
 
 def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
@@ -129,6 +143,9 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
         except (TimeoutError, ConnectionError) as error:
             return _error(503, f"the agent has not taken the settings: {error or 'no answer in time'}; push them again")
 
+    async def events(request: Request) -> Response:
+        return refusal(request) or JSONResponse({"events": supervisor.events.recent()})
+
     async def drain(request: Request) -> Response:
         refused = refusal(request)
         if refused is None:
@@ -156,6 +173,7 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/status", status),
+            Route("/v1/events", events),
             Route("/v1/settings", settings, methods=["PUT"]),
             Route("/v1/drain", drain, methods=["POST"]),
             Route("/v1/resume", resume, methods=["POST"]),

@@ -6,8 +6,8 @@ they and the kernels are imported, once for all agents of this pod; then the boa
 
 Threads: agents run parallel kernels on Numba's `workqueue` layer. It is the one layer of Numba's wheels that survives a
 fork (OpenMP does not, TBB is not in the wheel), and its rule, one launching thread at a time, is met because only an
-agent's main thread runs kernels. BLAS starts with a single thread so that the supervisor has no other threads when it
-forks; an agent raises that to its own CPUs.
+agent's main thread runs kernels. BLAS has a single thread, unless the pod's environment says otherwise: its threads
+would be the supervisor's, which forks, and what a kernel answers would depend on how many CPUs an agent has.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from swarm_agents.config import SETTINGS_FILE, Identity, Role, Settings, board_directory, decode_settings
@@ -68,7 +67,7 @@ def _run(began: float) -> int:
         listener = http.bind(identity.pod_ip, settings.transport.agent_port)
     except http.PortUnusable as error:
         raise Unusable(str(error)) from error
-    seeded = prepare_environment(os.environ, identity, settings, cores_)
+    seeded = prepare_environment(identity, settings, cores_)
 
     from swarm_agents.runtime.warmup import use_a_board_once
 
@@ -134,7 +133,7 @@ def load_settings(identity: Identity) -> Settings:
     return settings
 
 
-def prepare_environment(env: Mapping[str, str], identity: Identity, settings: Settings, cores_: cores.Cores) -> int:
+def prepare_environment(identity: Identity, settings: Settings, cores_: cores.Cores) -> int:
     """Sets what NumPy and Numba read when they are imported; returns how many files the JIT cache was seeded with.
 
     Raises:
@@ -145,7 +144,7 @@ def prepare_environment(env: Mapping[str, str], identity: Identity, settings: Se
     os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     os.environ["NUMBA_NUM_THREADS"] = str(settings.runtime.threads or cores_.threads)
     for name in _SINGLE:
-        os.environ[name] = "1"
+        os.environ.setdefault(name, "1")
     try:
         jitcache.use(identity.cache_dir)
     except OSError as error:

@@ -135,7 +135,7 @@ class Supervisor:
             for task in self._tasks:
                 task.cancel()
             self._watch.close()
-            server.should_exit = True
+            server.stop()
             await serving
             if self._agent is not None:
                 await self._agent.end.close()
@@ -286,7 +286,10 @@ class Supervisor:
         sign, calm = 0, False
         while True:
             failover = self.settings.failover
+            # Where every process can be seen, its end is told; what is left to look for is agents that hang.
             pause = max(failover.heartbeat_interval, 0.005)
+            if not self._watch.unseen:
+                pause = max(pause, failover.suspect_after / 4)
             await asyncio.sleep(pause)
             now = time.monotonic()
             # A gap much longer than what was asked for means that this process was not awake to see any heartbeat.

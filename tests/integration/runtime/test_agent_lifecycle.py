@@ -37,7 +37,13 @@ def test_a_pod_answers_probes_status_and_metrics(lone) -> None:
 
 
 def test_what_is_not_public_needs_the_token(pair) -> None:
-    for method, path in (("GET", "/v1/status"), ("PUT", "/v1/settings"), ("POST", "/v1/drain"), ("POST", "/v1/resume")):
+    for method, path in (
+        ("GET", "/v1/status"),
+        ("PUT", "/v1/settings"),
+        ("POST", "/v1/drain"),
+        ("POST", "/v1/resume"),
+        ("GET", "/v1/events"),
+    ):
         for token in (None, "wrong", ""):
             status, body = pair.first.http(method, path, b"" if method != "GET" else None, token=token)
             assert (status, "Authorization" in body["error"]) == (401, True)
@@ -99,6 +105,21 @@ def test_a_draining_agent_finishes_claims_nothing_more_and_takes_work_again_when
     status, body = pod.http("POST", "/v1/resume", b"")
     assert (status, body["state"]) == (202, "ready")
     assert client.answers(1)[0].value == 2
+
+
+def test_an_agent_follows_its_cores_when_they_change(pair, eventually) -> None:
+    everywhere = os.sched_getaffinity(0)
+    here = {max(everywhere)}
+    agent = pair.client.agent_pid(pair.first)
+    os.sched_setaffinity(pair.first.process.pid, here)  # as the kernel does when the kubelet rewrites the cpuset
+    try:
+        eventually("the new cores", lambda: pair.first.status().get("cores") == sorted(here))
+        threads = [int(thread) for thread in os.listdir(f"/proc/{agent}/task")]
+        assert len(threads) > 1
+        assert all(os.sched_getaffinity(thread) == here for thread in threads)
+    finally:
+        os.sched_setaffinity(pair.first.process.pid, everywhere)
+        eventually("the old cores", lambda: pair.first.status().get("cores") == sorted(everywhere))
 
 
 @pytest.mark.parametrize("kernel", ["core.no_such", "core.echoo"])

@@ -32,6 +32,9 @@ def test_a_task_of_a_killed_agent_is_answered_by_its_sibling_and_once(pair, busy
     assert status["epoch"] > info.epoch
     assert pair.client.info(victim.name).pid != info.pid
     assert victim.metric("swarm_agent_restarts_total") == restarts + 1
+    assert {"AgentDeclaredDead", "AgentDied", "AgentReady"} <= {
+        e["event"] for e in victim.http("GET", "/v1/events")[1]["events"]
+    }
     assert victim.metric('swarm_agent_replaced_seconds_count{stage="ready"}') == replaced + 1
     assert not pair.client.port.wait(0.1), "the task was answered twice"
 

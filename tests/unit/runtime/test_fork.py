@@ -104,3 +104,31 @@ def _runs(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_parallel_kernel_runs_in_a_fork_of_a_process_that_has_run_one(tmp_path) -> None:
+    """Numba's OpenMP layer ends such a child; this is why agents run on `workqueue`."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent("""
+        import os
+        import numpy as np
+        from numba import njit, prange, threading_layer
+
+        @njit(parallel=True)
+        def total(values):
+            found = 0.0
+            for i in prange(values.size):
+                found += values[i]
+            return found
+
+        values = np.ones(100_000)
+        total(values)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if total(values) == values.size and threading_layer() == "workqueue" else 1)
+        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """)
+    )
+    environ = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, str(program)], env=environ, check=True, timeout=100)
