@@ -31,7 +31,7 @@ __all__ = [
     "Drain",
     "Joined",
     "Ready",
-    "Refused",
+    "RefusedError",
     "Reply",
     "Request",
     "Resume",
@@ -106,7 +106,7 @@ _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_message: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
 
 
-class Refused(RuntimeError):
+class RefusedError(RuntimeError):
     """The agent said no; the message is its reason."""
 
 
@@ -198,7 +198,7 @@ class SupervisorEnd:
         """Sends an order and returns the data of the answer.
 
         Raises:
-            Refused: the agent said no.
+            RefusedError: the agent said no.
             TimeoutError: it has not answered within `patience` seconds.
             ConnectionError: it has ended.
         """
@@ -217,7 +217,7 @@ class SupervisorEnd:
             finally:
                 self._waiting.pop(number, None)
         if reply.error:
-            raise Refused(reply.error)
+            raise RefusedError(reply.error)
         return reply.data
 
     async def close(self) -> None:

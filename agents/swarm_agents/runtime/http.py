@@ -23,18 +23,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from swarm_agents.runtime.control import Refused
+from swarm_agents.runtime.control import RefusedError
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.supervisor import Supervisor
 
-__all__ = ["PortUnusable", "Server", "application", "bind"]
+__all__ = ["PortError", "Server", "application", "bind"]
 
 #: Settings of a swarm with thousands of hubs fit (bytes).
 _MAX_BODY = 4 << 20
 
 
-class PortUnusable(OSError):
+class PortError(OSError):
     """The pod's port can't be listened on; the message says what to do."""
 
 
@@ -42,7 +42,7 @@ def bind(address: str, port: int) -> socket.socket:
     """A listening socket for the pod's HTTP.
 
     Raises:
-        PortUnusable: the port is taken, or the address is not this machine's.
+        PortError: the port is taken, or the address is not this machine's.
     """
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -51,10 +51,10 @@ def bind(address: str, port: int) -> socket.socket:
         sock.listen(128)
     except OverflowError as error:
         sock.close()
-        raise PortUnusable(f"{port} is not a port: set transport.agentPort to one from 1 to 65535") from error
+        raise PortError(f"{port} is not a port: set transport.agentPort to one from 1 to 65535") from error
     except OSError as error:
         sock.close()
-        raise PortUnusable(
+        raise PortError(
             f"can't listen on {address} port {port}: {error.strerror}. "
             "Each agent needs this port of its pod's address (POD_IP) for itself: stop what listens there "
             f"(`ss -ltnp 'sport = :{port}'` shows it), or give the swarm another port in its transport settings"
@@ -138,7 +138,7 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
                 return _error(413, f"settings may have {_MAX_BODY} bytes at most")
         try:
             return JSONResponse({"settings": await supervisor.apply(bytes(body))})
-        except (ValueError, Refused) as error:
+        except (ValueError, RefusedError) as error:
             return _error(400, str(error))
         except (TimeoutError, ConnectionError) as error:
             return _error(503, f"the agent has not taken the settings: {error or 'no answer in time'}; push them again")

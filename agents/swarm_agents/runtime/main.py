@@ -24,13 +24,13 @@ from swarm_agents.runtime import cores, logs
 if TYPE_CHECKING:
     from swarm_agents.runtime.agent import AgentBase
 
-__all__ = ["Unusable", "agent_class", "load_settings", "main", "prepare_environment"]
+__all__ = ["SetupError", "agent_class", "load_settings", "main", "prepare_environment"]
 
 #: Read by NumPy's and SciPy's BLAS and by Numba's OpenMP when they are loaded.
 _SINGLE = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
-class Unusable(RuntimeError):
+class SetupError(RuntimeError):
     """The pod can't run as it is, and a restart would not help; the message says what to do."""
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     logs.configure()
     try:
         return _run(began)
-    except Unusable as error:
+    except SetupError as error:
         logs.get_logger().error(str(error), exit_status=2)
         return 2
     except Exception:
@@ -53,7 +53,7 @@ def _run(began: float) -> int:
         identity = Identity.from_environment()
         cores_ = cores.observe()
     except ValueError as error:
-        raise Unusable(str(error)) from error
+        raise SetupError(str(error)) from error
     logs.bind(swarm=identity.swarm, agent=identity.pod, role=str(identity.role))
     log = logs.get_logger()
     settings = load_settings(identity)
@@ -65,8 +65,8 @@ def _run(began: float) -> int:
 
     try:
         listener = http.bind(identity.pod_ip, settings.transport.agent_port)
-    except http.PortUnusable as error:
-        raise Unusable(str(error)) from error
+    except http.PortError as error:
+        raise SetupError(str(error)) from error
     seeded = prepare_environment(identity, settings, cores_)
 
     from swarm_agents.runtime.warmup import use_a_board_once
@@ -88,7 +88,7 @@ def _run(began: float) -> int:
     except SharedMemoryFull:
         raise  # room may come: let the kubelet try again
     except (BoardMismatch, OSError) as error:
-        raise Unusable(f"the node's board can't be used: {error}") from error
+        raise SetupError(f"the node's board can't be used: {error}") from error
 
     from swarm_agents.runtime.supervisor import Supervisor
 
@@ -113,20 +113,20 @@ def load_settings(identity: Identity) -> Settings:
     """The settings in the pod's ConfigMap.
 
     Raises:
-        Unusable: the file is missing, unreadable, or another swarm's.
+        SetupError: the file is missing, unreadable, or another swarm's.
     """
     path = identity.config_dir / SETTINGS_FILE
     try:
         settings = decode_settings(path.read_bytes())
     except OSError as error:
-        raise Unusable(
+        raise SetupError(
             f"{path} can't be read ({error.strerror}): the operator writes it into the swarm's ConfigMap, which is "
             "mounted at SWARM_CONFIG_DIR"
         ) from error
     except ValueError as error:
-        raise Unusable(f"{path}: {error}") from error
+        raise SetupError(f"{path}: {error}") from error
     if settings.uid != identity.uid:
-        raise Unusable(
+        raise SetupError(
             f"{path} is for the swarm with UID {settings.uid}, but SWARM_UID is {identity.uid}: "
             "the pod mounts another swarm's ConfigMap, or that of a swarm which was deleted and made again"
         )
@@ -137,7 +137,7 @@ def prepare_environment(identity: Identity, settings: Settings, cores_: cores.Co
     """Sets what NumPy and Numba read when they are imported; returns how many files the JIT cache was seeded with.
 
     Raises:
-        Unusable: the JIT cache's home can't be written.
+        SetupError: the JIT cache's home can't be written.
     """
     from swarm_agents.runtime import jitcache
 
@@ -148,7 +148,7 @@ def prepare_environment(identity: Identity, settings: Settings, cores_: cores.Co
     try:
         jitcache.use(identity.cache_dir)
     except OSError as error:
-        raise Unusable(
+        raise SetupError(
             f"the JIT cache's home SWARM_CACHE_DIR={identity.cache_dir} can't be written ({error}): "
             "mount an emptyDir there"
         ) from error

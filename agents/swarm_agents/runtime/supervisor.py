@@ -398,7 +398,7 @@ class Supervisor:
         if self._agent is not None:
             try:
                 await self._agent.end.ask(order, _ANSWER_TIMEOUT)
-            except (ConnectionError, TimeoutError, control.Refused) as error:
+            except (ConnectionError, TimeoutError, control.RefusedError) as error:
                 self.log.warning("the agent did not take an order", order=type(order).__name__, reason=str(error))
 
     # -- orders from outside
@@ -425,7 +425,7 @@ class Supervisor:
 
         Raises:
             ValueError: they can't be read or belong to another swarm.
-            Refused: the agent can't run by them; the old ones hold.
+            RefusedError: the agent can't run by them; the old ones hold.
             TimeoutError, ConnectionError: the agent has not answered.
         """
         settings = decode_settings(data)
@@ -521,7 +521,7 @@ class Supervisor:
         if self._agent is not None and self._agent.ready.is_set():
             try:
                 own = await self._agent.end.ask(control.Collect(), 1.0)
-            except (ConnectionError, TimeoutError, control.Refused):
+            except (ConnectionError, TimeoutError, control.RefusedError):
                 pass
         return self._metrics.text() + own
 
@@ -559,7 +559,7 @@ class Supervisor:
                 data = _read(path)
                 if decode_settings(data).generation > self.settings.generation:
                     await self.apply(data)
-            except (OSError, ValueError, ConnectionError, control.Refused) as error:  # TimeoutError is an OSError
+            except (OSError, ValueError, ConnectionError, control.RefusedError) as error:  # TimeoutError is an OSError
                 self.log.warning("the settings file changed but can't be used", path=str(path), reason=str(error))
 
 

@@ -55,7 +55,7 @@ async def test_orders_are_answered_by_number_and_announcements_heard(pair) -> No
 async def test_a_refusal_carries_its_reason(pair) -> None:
     thread = agent(pair[1], lambda r: control.Reply(r.number, error="no such module"))
     end = control.SupervisorEnd(pair[0], lambda _: None)
-    with pytest.raises(control.Refused, match="no such module"):
+    with pytest.raises(control.RefusedError, match="no such module"):
         await end.ask(control.Drain(), 10)
     await end.close()
     thread.join(10)
