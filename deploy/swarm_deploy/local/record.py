@@ -25,6 +25,8 @@ class Record(msgspec.Struct, rename="camel"):
     version: str = __version__
     operator: bool = True
     ready: bool = False
+    #: Where the operator answers /metrics, /healthz and /readyz; empty when none runs.
+    operator_url: str = ""
 
 
 def shared_memory(cluster: str) -> Path:
@@ -33,9 +35,10 @@ def shared_memory(cluster: str) -> Path:
 
 
 def start_time(pid: int) -> int:
-    """In clock ticks since boot; 0 when there is no such process."""
+    """In clock ticks since boot; 0 when there is no such process, or only what a killed one leaves to its parent."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        return 0 if fields[0] == b"Z" else int(fields[19])
     except (OSError, IndexError, ValueError):
         return 0

@@ -38,6 +38,8 @@ class Launch:
     env: dict[str, str]
     directory: Path
     cores: tuple[int, ...] = ()
+    #: What is said to be at a mountPath, in the commands of probes and hooks too, is where the volume really is.
+    translate: Callable[[str], str] = str
 
 
 @dataclass
@@ -199,8 +201,8 @@ class Container:
         """Runs a command in the container's environment."""
         assert self._launch is not None
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "", "--", *command,
-            env=self._launch.env, cwd=self._launch.directory, stdin=asyncio.subprocess.DEVNULL,
+            sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "", "--",
+            *map(self._launch.translate, command), env=self._launch.env, cwd=self._launch.directory, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:

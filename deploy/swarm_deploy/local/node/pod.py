@@ -216,7 +216,7 @@ class PodWorker:
         where = Path(translate(directory)) if directory else self._volumes.directory
         if not where.is_dir():
             raise ConfigError(f"workingDir {directory} does not exist")
-        return Launch(words, env, where, cores)
+        return Launch(words, env, where, cores, translate)
 
     async def _again(
         self, reason: str, attempt: Callable[[], Any], failure: type[Exception], container: Container | None = None
