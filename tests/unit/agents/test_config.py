@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from swarm_agents.config import (
     Hub,
     Identity,
@@ -22,7 +23,8 @@ from swarm_agents.config import (
 )
 
 ENVIRONMENT = {
-    "SWARM_NAME": "risk", "SWARM_NAMESPACE": "default", "SWARM_UID": "u-1", "SWARM_ROLE": "compute", "SWARM_ORDINAL": "3",
+    "SWARM_NAME": "risk", "SWARM_NAMESPACE": "default", "SWARM_UID": "u-1",
+    "SWARM_ROLE": "compute", "SWARM_ORDINAL": "3",
     "POD_NAME": "risk-compute-3-0", "POD_UID": "p-1", "POD_IP": "127.9.0.1", "NODE_NAME": "node-1",
     "SWARM_CONFIG_DIR": "/c", "SWARM_KEYS_DIR": "/k", "SWARM_SHM_DIR": "/s", "SWARM_CACHE_DIR": "/j",
 }  # fmt: skip

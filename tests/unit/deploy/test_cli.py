@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from swarm_deploy.cli import COMMANDS
 
 

@@ -200,9 +200,10 @@ class Container:
     async def execute(self, command: list[str], seconds: float) -> tuple[int, str]:
         """Runs a command in the container's environment."""
         assert self._launch is not None
+        words = [self._launch.translate(word) for word in command]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "", "--",
-            *map(self._launch.translate, command), env=self._launch.env, cwd=self._launch.directory, stdin=asyncio.subprocess.DEVNULL,
+            sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "", "--", *words,
+            env=self._launch.env, cwd=self._launch.directory, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
