@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from swarm_agents.config import Role, Settings, decode_settings, settings_revision
+from swarm_agents.config import Settings, decode_settings, settings_revision
 from swarm_agents.errors import BoardMismatch, Fenced, SwarmError, SwarmFull, Unreachable
 from swarm_agents.runtime import control, logs
 from swarm_agents.runtime.heartbeat import Heartbeat
@@ -38,7 +38,6 @@ _LOAD_INTERVAL = 1.0
 
 def live(cls: type[AgentBase], context: AgentContext, sock: socket.socket) -> int:
     """Lives an agent's life in this process; returns its exit status: 0 only when it was asked to stop."""
-    context.active = context.identity.role is not Role.STANDBY
     return _Life(cls, context, control.AgentEnd(sock)).live()
 
 

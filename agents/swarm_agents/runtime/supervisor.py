@@ -23,28 +23,25 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm_agents.config import SETTINGS_FILE, Identity, Role, Settings, decode_settings, settings_revision
+from swarm_agents.config import Identity, Role, Settings, decode_settings, settings_revision
 from swarm_agents.errors import SwarmError
-from swarm_agents.runtime import control, cores, http, logs, process
+from swarm_agents.runtime import control, http, logs, process
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.events import Events
+from swarm_agents.runtime.follow import follow_cores, follow_file
+from swarm_agents.runtime.guard import Guard
 from swarm_agents.runtime.metrics import Metrics
 from swarm_agents.runtime.restarts import Restarts
 from swarm_agents.runtime.scoreboard import AgentState, Scoreboard
-from swarm_agents.runtime.standby import wanted
-from swarm_agents.runtime.watch import Watch
-from swarm_agents.shm import files
-from swarm_agents.shm.vigil import glance
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.cores import Cores
-    from swarm_agents.shm.board import Board, MemberInfo
+    from swarm_agents.shm.board import Board
 
-__all__ = ["Supervisor"]
+__all__ = ["AgentProcess", "Supervisor"]
 
 #: How long the agent may take to answer an order; to settings that load kernel modules it may take this long as well.
 _ANSWER_TIMEOUT = 10.0
@@ -52,17 +49,11 @@ _ANSWER_TIMEOUT = 10.0
 _START_TIMEOUT = 60.0
 #: Beyond the grace that a stopping agent has: to write its last words.
 _LAST_WORDS = 1.0
-#: How long after a death its stages are counted: by then its tasks run again, or there is nobody to run them.
-_FOLLOW_UP = 1.0
-#: How often the board is tidied: clients who are gone, deadlines, hints that the killed have left (seconds).
-_TIDY_INTERVAL = 1.0
-_CORES_INTERVAL = 1.0
-_FILE_INTERVAL = 2.0
 
 
 @dataclass(slots=True)
-class _Agent:
-    """The agent process of the moment."""
+class AgentProcess:
+    """The agent of the moment, as its supervisor knows it."""
 
     pid: int
     end: control.SupervisorEnd
@@ -72,8 +63,6 @@ class _Agent:
     index: int = -1
     epoch: int = 0
     declared: bool = False
-    #: When the board was first seen to have fenced it (monotonic seconds); 0: it has not.
-    fenced: float = 0.0
 
 
 class Supervisor:
@@ -104,14 +93,14 @@ class Supervisor:
         board.max_attempts = settings.failover.max_attempts
         self._listener = listener
         self._inherited = inherited
-        self._metrics = Metrics(self)
-        self._agent: _Agent | None = None
-        self._stopping = False
+        self.exported = Metrics(self)
+        self.agent: AgentProcess | None = None
+        self.stopping = False
         self._applying = asyncio.Lock()
         #: Set while there is an agent that is ready.
         self._up = asyncio.Event()
         self._declared_at = 0.0
-        self._members: list[MemberInfo] = []
+        self._guard = Guard(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- life
@@ -125,20 +114,18 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         server = http.Server(http.application(self, self.identity.keys_dir))
         serving = loop.create_task(server.serve(sockets=[self._listener]))
-        self._watch = Watch(self.log, lambda: self.settings.failover, self._sibling_died)
         self._fork()
-        for forever in (self._look_after, self._follow_cores, self._follow_file):
-            self._background(forever())
+        for forever in (self._guard.run(), follow_cores(self), follow_file(self)):
+            self._background(forever)
         try:
             return await self._finished
         finally:
             for task in self._tasks:
                 task.cancel()
-            self._watch.close()
             server.stop()
             await serving
-            if self._agent is not None:
-                await self._agent.end.close()
+            if self.agent is not None:
+                await self.agent.end.close()
 
     def _finish(self, status: int) -> None:
         if not self._finished.done():
@@ -158,7 +145,7 @@ class Supervisor:
     # -- the agent process
 
     def _fork(self) -> None:
-        if self._stopping:
+        if self.stopping:
             self._finish(0)
             return
         ours, theirs = socket.socketpair()
@@ -176,11 +163,13 @@ class Supervisor:
             return
         theirs.close()
         ours.setblocking(False)
-        agent = _Agent(pid, control.SupervisorEnd(ours, self._announced), began, sum(self.scoreboard.tasks().values()))
-        self._agent = agent
+        agent = AgentProcess(
+            pid, control.SupervisorEnd(ours, self._announced), began, sum(self.scoreboard.tasks().values())
+        )
+        self.agent = agent
         asyncio.get_running_loop().call_later(_START_TIMEOUT, self._check_started, agent)
         if self._declared_at:
-            self._metrics.replaced("fork", time.monotonic() - self._declared_at)
+            self.exported.replaced("fork", time.monotonic() - self._declared_at)
 
     def _agent_main(self, sock: socket.socket) -> int:
         """In the child."""
@@ -191,11 +180,11 @@ class Supervisor:
         return self._cls.main(context, sock)
 
     def _announced(self, message: control.Joined | control.Ready) -> None:
-        agent = self._agent
+        agent = self.agent
         if agent is None:
             return
         if isinstance(message, control.Joined):
-            agent.index, agent.epoch, agent.declared, agent.fenced = message.index, message.epoch, False, 0.0
+            agent.index, agent.epoch, agent.declared = message.index, message.epoch, False
             logs.bind(epoch=agent.epoch)
             self.events.record("AgentJoined", index=agent.index, agent_pid=agent.pid)
             return
@@ -203,12 +192,12 @@ class Supervisor:
         agent.ready.set()
         self._up.set()
         if self._declared_at:
-            self._metrics.replaced("ready", now - self._declared_at)
+            self.exported.replaced("ready", now - self._declared_at)
             self._declared_at = 0.0
         self.events.record("AgentReady", agent_pid=agent.pid, seconds=round(now - agent.born, 4))
 
-    def _check_started(self, agent: _Agent) -> None:
-        if agent is self._agent and not agent.ready.is_set():
+    def _check_started(self, agent: AgentProcess) -> None:
+        if agent is self.agent and not agent.ready.is_set():
             self.events.record("AgentStuck", level="error", agent_pid=agent.pid, reason="did not become ready")
             os.kill(agent.pid, signal.SIGKILL)
 
@@ -221,16 +210,16 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            if self._agent is not None and pid == self._agent.pid:
-                self._agent_ended(self._agent, os.waitstatus_to_exitcode(status))
+            if self.agent is not None and pid == self.agent.pid:
+                self._agent_ended(self.agent, os.waitstatus_to_exitcode(status))
 
-    def _agent_ended(self, agent: _Agent, code: int) -> None:
-        self._agent = None
+    def _agent_ended(self, agent: AgentProcess, code: int) -> None:
+        self.agent = None
         self._up.clear()
-        if not (self._stopping and code == 0):
+        if not (self.stopping and code == 0):
             self._declare(agent)
         self._background(agent.end.close())
-        if self._stopping:
+        if self.stopping:
             if code != 0:
                 self._leave_for_it()
             self.events.record("AgentStopped", code=code)
@@ -262,7 +251,7 @@ class Supervisor:
         else:
             self._fork()
 
-    def _declare(self, agent: _Agent) -> None:
+    def _declare(self, agent: AgentProcess) -> None:
         """Says on the board that the agent is dead; its tasks can be claimed by others from now on."""
         if agent.declared:
             return
@@ -273,121 +262,24 @@ class Supervisor:
                 if info.name == self.identity.pod and info.pid == agent.pid:
                     index, epoch = info.index, info.epoch
         if index >= 0:
-            self._declared_at = time.monotonic()
+            self.declared(agent, time.monotonic())
             tasks = self.board.declare_dead(index, epoch)
-            self._follow_up(index, epoch, self._declared_at)
+            self._guard.follow_up(index, epoch, self._declared_at)
             self.events.record("AgentDeclaredDead", level="warning", index=index, dead_epoch=epoch, tasks=tasks)
 
-    # -- the board's other members
+    def declared(self, agent: AgentProcess, when: float) -> None:
+        """The death of this pod's agent has been declared on the board (monotonic seconds)."""
+        agent.declared = True
+        self._declared_at = when
 
-    async def _look_after(self) -> None:
-        """Glances at the board at each heartbeat, and looks at its members when something is not as it was."""
-        last = looked = time.monotonic()
-        sign, calm = 0, False
-        while True:
-            failover = self.settings.failover
-            # Where every process can be seen, its end is told; what is left to look for is agents that hang.
-            pause = max(failover.heartbeat_interval, 0.005)
-            if not self._watch.unseen:
-                pause = max(pause, failover.suspect_after / 4)
-            await asyncio.sleep(pause)
-            now = time.monotonic()
-            # A gap much longer than what was asked for means that this process was not awake to see any heartbeat.
-            gap, last = min(now - last, 5 * pause), now
-            seen, silent = glance(self.board.mapping.base, int(failover.suspect_after * 1e9))
-            if seen != sign or silent or self._watch.uneasy or now - looked >= _TIDY_INTERVAL:
-                self._members = self.board.members()
-                self._watch.look(self._members, gap, calm=calm)
-                if self.identity.role is Role.STANDBY:
-                    self._take_part()
-                sign, calm = seen, False
-            else:
-                calm = True
-            self._ask_for_locks()
-            self._look_at_own(now)
-            if now - looked >= _TIDY_INTERVAL:
-                looked = now
-                for info in self.board.reap():
-                    self.events.record("MemberReaped", member=info.name, role=info.role, member_epoch=info.epoch)
-                self.board.sweep()
+    # -- orders from inside
 
-    def _look_at_own(self, now: float) -> None:
-        """Kills an agent that was fenced and does not join again: it hangs, or computes what nobody will take."""
-        agent = self._agent
-        if agent is None or agent.index < 0 or self._stopping:
-            return
-        if any((info.index, info.epoch, info.alive) == (agent.index, agent.epoch, True) for info in self._members):
-            agent.fenced = 0.0
-        elif not agent.fenced:
-            agent.fenced = now
-        elif now - agent.fenced > self.settings.failover.dead_after:
-            self.events.record("AgentKilled", level="warning", agent_pid=agent.pid, reason="fenced, and did not rejoin")
-            agent.fenced = now
-            os.kill(agent.pid, signal.SIGKILL)
-
-    def _ask_for_locks(self) -> None:
-        places = self._watch.unseen
-        if not places:
-            return
-        try:
-            with files.probe(self.board.directory) as descriptor:
-                free = [index for index in places if not files.is_alive(descriptor, index)]
-        except OSError:
-            return  # the board has been removed: everybody has left
-        for index in free:
-            self._watch.released(index)
-
-    def _sibling_died(self, info: MemberInfo, witness: str, silent: float) -> None:
-        agent = self._agent
-        own = agent is not None and (info.index, info.epoch) == (agent.index, agent.epoch)
-        if own and witness != "heartbeat":
-            return  # SIGCHLD says the same, and knows how it ended
-        self._members = self.board.members()
-        if not any(
-            (other.index, other.epoch, other.alive) == (info.index, info.epoch, True) for other in self._members
-        ):
-            return  # it has left in order, or somebody else was faster
-        began = time.monotonic()
-        tasks = self.board.declare_dead(info.index, info.epoch)
-        self._follow_up(info.index, info.epoch, began)
-        self.events.record(
-            "AgentHung" if own else "SiblingDeclaredDead",
-            level="warning",
-            member=info.name,
-            member_epoch=info.epoch,
-            witness=witness,
-            silent=round(silent, 4),
-            tasks=tasks,
-        )
-        if own and agent is not None:
-            agent.declared = True
-            self._declared_at = began
-            os.kill(agent.pid, signal.SIGKILL)
-        if self.identity.role is Role.STANDBY:
-            self._members = self.board.members()
-            self._take_part()
-
-    def _follow_up(self, index: int, epoch: int, since: float) -> None:
-        """Counts a failover's stages when they are over, if it was this pod that declared the death."""
-
-        def count() -> None:
-            for record in self.board.stats().failovers:
-                if (record.index, record.epoch) == (index, epoch) and record.detected >= since - 1e-3:
-                    self._metrics.failover("detect", record.detected - record.last_heartbeat)
-                    self._metrics.failover("claim", record.requeued - record.detected)
-                    if record.resumed is not None:
-                        self._metrics.failover("resume", record.resumed - record.detected)
-
-        asyncio.get_running_loop().call_later(_FOLLOW_UP, count)
-
-    def _take_part(self) -> None:
-        """Activates a standby when a compute agent's place is empty, and lets it step back when it is filled again."""
-        active = wanted(self._members, self.identity.pod)
-        if active == self.active:
-            return
-        self.active = active
-        self.events.record("StandbyActivated" if active else "StandbySteppedBack")
-        self._background(self._switch(active))
+    def activate(self, active: bool) -> None:
+        """Has a standby take part, or step back."""
+        if active != self.active:
+            self.active = active
+            self.events.record("StandbyActivated" if active else "StandbySteppedBack")
+            self._background(self._switch(active))
 
     async def _switch(self, active: bool) -> None:
         await self._tell(control.Activate(active))
@@ -395,28 +287,28 @@ class Supervisor:
 
     async def _tell(self, order: control.Order) -> None:
         """Gives an order whose effect the next agent would begin with anyway."""
-        if self._agent is not None:
+        if self.agent is not None:
             try:
-                await self._agent.end.ask(order, _ANSWER_TIMEOUT)
+                await self.agent.end.ask(order, _ANSWER_TIMEOUT)
             except (ConnectionError, TimeoutError, control.RefusedError) as error:
                 self.log.warning("the agent did not take an order", order=type(order).__name__, reason=str(error))
 
     # -- orders from outside
 
     def _stop(self) -> None:
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
+        self.stopping = True
         grace = self.settings.runtime.drain_timeout
         self.events.record("Stopping", grace=grace)
-        if self._agent is None:
+        if self.agent is None:
             self._finish(0)
             return
         self._background(self._tell(control.Stop(grace)))
-        asyncio.get_running_loop().call_later(grace + _LAST_WORDS, self._kill, self._agent)
+        asyncio.get_running_loop().call_later(grace + _LAST_WORDS, self._kill, self.agent)
 
-    def _kill(self, agent: _Agent) -> None:
-        if agent is self._agent:
+    def _kill(self, agent: AgentProcess) -> None:
+        if agent is self.agent:
             self.events.record("AgentKilled", level="warning", reason="it had not left when its grace was over")
             os.kill(agent.pid, signal.SIGKILL)
 
@@ -447,10 +339,10 @@ class Supervisor:
                 self.events.record("SettingsApplied", settings=revision, generation=settings.generation)
             return revision
 
-    async def _ready_agent(self) -> _Agent:
+    async def _ready_agent(self) -> AgentProcess:
         await self._up.wait()
-        assert self._agent is not None
-        return self._agent
+        assert self.agent is not None
+        return self.agent
 
     async def drain(self) -> None:
         """Has the agent claim nothing more, until `resume`."""
@@ -466,16 +358,16 @@ class Supervisor:
 
     @property
     def epoch(self) -> int:
-        return self._agent.epoch if self._agent is not None else 0
+        return self.agent.epoch if self.agent is not None else 0
 
     @property
     def agent_pid(self) -> int:
-        return self._agent.pid if self._agent is not None else -1
+        return self.agent.pid if self.agent is not None else -1
 
     def state(self) -> str:
         """starting, ready, draining, drained or stopped."""
-        agent = self._agent
-        if self._stopping:
+        agent = self.agent
+        if self.stopping:
             return "stopped" if agent is None else "draining"
         if agent is None or not agent.ready.is_set():
             return "starting"
@@ -485,8 +377,8 @@ class Supervisor:
 
     def unready(self) -> str:
         """Why the pod is not ready; empty when it is."""
-        agent = self._agent
-        if self._stopping:
+        agent = self.agent
+        if self.stopping:
             return "stopping"
         if agent is None:
             return "the agent has died and is being replaced"
@@ -518,12 +410,12 @@ class Supervisor:
     async def metrics(self) -> bytes:
         """The pod's metrics and those of its agent, Prometheus text."""
         own = b""
-        if self._agent is not None and self._agent.ready.is_set():
+        if self.agent is not None and self.agent.ready.is_set():
             try:
-                own = await self._agent.end.ask(control.Collect(), 1.0)
+                own = await self.agent.end.ask(control.Collect(), 1.0)
             except (ConnectionError, TimeoutError, control.RefusedError):
                 pass
-        return self._metrics.text() + own
+        return self.exported.text() + own
 
     def depths(self) -> dict[str, int]:
         """Waiting tasks by priority, on the node's board."""
@@ -532,45 +424,3 @@ class Supervisor:
     def census(self) -> dict[str, int]:
         """Members of the node's board by role."""
         return Counter(str(info.role) for info in self.board.members() if info.alive)
-
-    # -- what may change under the agent
-
-    async def _follow_cores(self) -> None:
-        while True:
-            await asyncio.sleep(_CORES_INTERVAL)
-            now = cores.observe()
-            if now == self.cores:
-                continue
-            self.cores = now
-            pinned = cores.pin(now) and (self._agent is None or cores.pin(now, self._agent.pid))
-            self.events.record("CoresChanged", cpus=cores.format_cpus(now.cpus), reason=now.reason, pinned=pinned)
-
-    async def _follow_file(self) -> None:
-        """Takes newer settings from the ConfigMap's file, should a push have been missed."""
-        path: Path = self.identity.config_dir / SETTINGS_FILE
-        seen = _stamp(path)
-        while True:
-            await asyncio.sleep(_FILE_INTERVAL)
-            stamp = _stamp(path)
-            if stamp == seen:
-                continue
-            seen = stamp
-            try:
-                data = _read(path)
-                if decode_settings(data).generation > self.settings.generation:
-                    await self.apply(data)
-            except (OSError, ValueError, ConnectionError, control.RefusedError) as error:  # TimeoutError is an OSError
-                self.log.warning("the settings file changed but can't be used", path=str(path), reason=str(error))
-
-
-def _read(path: Path) -> bytes:
-    # Blocking, on purpose: a small file in memory, and a process that forks has no threads to read it on.
-    return path.read_bytes()
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import Any
 
+import msgspec
 import pytest
 
 from swarm_agents.config import Role
@@ -90,15 +91,36 @@ def test_a_fenced_agent_throws_its_work_away_and_joins_again(lone, eventually) -
     assert pod.status()["restarts"] == status["restarts"]
 
 
-def test_a_task_that_kills_every_agent_is_set_aside_and_the_swarm_lives_on(node, eventually, client_of) -> None:
-    kernels = node.root / "poison.py"
-    kernels.write_text(
-        "import os\nfrom swarm_agents.compute.registry import kernel\n\n"
-        "@kernel('test.poison')\ndef poison() -> None:\n    '''Kills its agent.'''\n    os.kill(os.getpid(), 9)\n"
-    )
-    node.write(node.with_runtime(kernel_modules=("poison",)))
+OWNERS_KERNELS = """
+import os
+from swarm_agents.compute.registry import kernel
+
+@kernel("test.poison")
+def poison() -> None:
+    '''Kills its agent.'''
+    os.kill(os.getpid(), 9)
+
+@kernel("test.hog")
+def hog(count: int) -> int:
+    '''Holds the GIL from its first to its last moment.'''
+    return sum(range(count))
+"""
+
+
+def test_the_swarm_bears_kernels_that_hold_the_gil_or_kill_their_agents(node, client_of) -> None:
+    (node.root / "owners_kernels.py").write_text(OWNERS_KERNELS)
+    settings = node.with_runtime(kernel_modules=("owners_kernels",))
+    failover = msgspec.structs.replace(settings.failover, suspect_after=0.2, dead_after=0.7)
+    node.write(msgspec.structs.replace(settings, failover=failover))
     pod = node.start(PYTHONPATH=str(node.root)).ready()
     client = client_of(node)
+
+    client.submit("test.hog", 60_000_000)
+    (answer,) = client.answers(1)
+    assert answer.run_s > failover.dead_after, "else nothing is shown"
+    assert (answer.error, answer.attempts) == (None, 1), "a busy agent was taken for a dead one"
+    assert pod.status()["restarts"] == 0
+
     client.submit("test.poison")
     (answer,) = client.answers(1)
     assert answer.error.code == "TaskLost"

@@ -1,0 +1,161 @@
+"""Guarding the node's board from a supervisor: who has died is declared dead, and what the killed left is tidied.
+
+Each supervisor guards, so that no single one is needed: declaring is idempotent, and the board knows who was first.
+What it costs is a glance in compiled code; the members are read only when that says that something is not as it was.
+
+Invariants: only a member that is alive on the board is declared dead, so an agent that left in order is never mourned;
+an agent of this pod that was fenced and does not join again is killed: it hangs, or computes what nobody will take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from swarm_agents.config import Role
+from swarm_agents.runtime.standby import wanted
+from swarm_agents.runtime.watch import Watch
+from swarm_agents.shm import files
+from swarm_agents.shm.vigil import glance
+
+if TYPE_CHECKING:
+    from swarm_agents.runtime.supervisor import Supervisor
+    from swarm_agents.shm.board import MemberInfo
+
+__all__ = ["Guard"]
+
+#: How long after a death its stages are counted: by then its tasks run again, or there is nobody to run them.
+_FOLLOW_UP = 1.0
+#: How often the board is tidied: clients who are gone, deadlines, hints that the killed have left (seconds).
+_TIDY_INTERVAL = 1.0
+_SHORTEST_PAUSE = 0.005
+
+
+class Guard:
+    """Looks after the board on behalf of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._watch = Watch(supervisor.log, lambda: supervisor.settings.failover, self._died)
+        self._members: list[MemberInfo] = []
+        #: When the pod's own agent was first seen to be fenced (monotonic seconds), and under which epoch.
+        self._fenced: tuple[float, int] | None = None
+
+    async def run(self) -> None:
+        """Glances at the board at each heartbeat, until cancelled."""
+        supervisor = self._supervisor
+        last = tidied = time.monotonic()
+        sign, calm = 0, False
+        try:
+            while True:
+                failover = supervisor.settings.failover
+                pause = max(failover.heartbeat_interval, _SHORTEST_PAUSE)
+                if not self._watch.unseen:
+                    # The end of every process will be told; what is left to look for is agents that hang.
+                    pause = max(pause, failover.suspect_after / 4)
+                await asyncio.sleep(pause)
+                now = time.monotonic()
+                # A gap much longer than what was asked for: this process was not awake to see any heartbeat.
+                gap, last = min(now - last, 5 * pause), now
+                tidy = now - tidied >= _TIDY_INTERVAL
+                seen, silent = glance(supervisor.board.mapping.base, int(failover.suspect_after * 1e9))
+                calm_before, calm = calm, not (seen != sign or silent or tidy or self._watch.uneasy)
+                if not calm:
+                    self._look(gap, calm_before)
+                    sign = seen
+                self._ask_for_locks()
+                self._look_at_own(now)
+                if tidy:
+                    tidied = now
+                    self._tidy()
+        finally:
+            self._watch.close()
+
+    def _look(self, gap: float, calm: bool) -> None:
+        self._members = self._supervisor.board.members()
+        self._watch.look(self._members, gap, calm=calm)
+        self._fill_places()
+
+    def _tidy(self) -> None:
+        supervisor = self._supervisor
+        for info in supervisor.board.reap():
+            supervisor.events.record("MemberReaped", member=info.name, role=info.role, member_epoch=info.epoch)
+        supervisor.board.sweep()
+
+    def _fill_places(self) -> None:
+        """Has a standby take part when a compute agent's place is empty, and step back when it is filled again."""
+        if self._supervisor.identity.role is Role.STANDBY:
+            self._supervisor.activate(wanted(self._members, self._supervisor.identity.pod))
+
+    def _ask_for_locks(self) -> None:
+        places = self._watch.unseen
+        if not places:
+            return
+        try:
+            with files.probe(self._supervisor.board.directory) as descriptor:
+                free = [index for index in places if not files.is_alive(descriptor, index)]
+        except OSError:
+            return  # the board has been removed: everybody has left
+        for index in free:
+            self._watch.released(index)
+
+    def _look_at_own(self, now: float) -> None:
+        supervisor, agent = self._supervisor, self._supervisor.agent
+        if agent is None or agent.index < 0 or supervisor.stopping:
+            return
+        if _is_on(self._members, agent.index, agent.epoch):
+            self._fenced = None
+        elif self._fenced is None or self._fenced[1] != agent.epoch:
+            self._fenced = now, agent.epoch
+        elif now - self._fenced[0] > supervisor.settings.failover.dead_after:
+            self._fenced = now, agent.epoch
+            supervisor.events.record(
+                "AgentKilled", level="warning", agent_pid=agent.pid, reason="fenced, and did not join again"
+            )
+            os.kill(agent.pid, signal.SIGKILL)
+
+    def _died(self, info: MemberInfo, witness: str, silent: float) -> None:
+        supervisor, agent = self._supervisor, self._supervisor.agent
+        own = agent is not None and (info.index, info.epoch) == (agent.index, agent.epoch)
+        if own and witness != "heartbeat":
+            return  # SIGCHLD says the same, and knows how it ended
+        if _is_on(supervisor.board.members(), info.index, info.epoch):
+            began = time.monotonic()
+            tasks = supervisor.board.declare_dead(info.index, info.epoch)
+            self.follow_up(info.index, info.epoch, began)
+            supervisor.events.record(
+                "AgentHung" if own else "SiblingDeclaredDead",
+                level="warning",
+                member=info.name,
+                member_epoch=info.epoch,
+                witness=witness,
+                silent=round(silent, 4),
+                tasks=tasks,
+            )
+            if own and agent is not None:
+                supervisor.declared(agent, began)
+                os.kill(agent.pid, signal.SIGKILL)
+        # Else it has left in order, or another supervisor was faster; a standby has to know in any case.
+        self._members = supervisor.board.members()
+        self._fill_places()
+
+    def follow_up(self, index: int, epoch: int, since: float) -> None:
+        """Counts a failover's stages when they are over, if it was this pod that declared the death."""
+        supervisor = self._supervisor
+
+        def count() -> None:
+            for record in supervisor.board.stats().failovers:
+                if (record.index, record.epoch) == (index, epoch) and record.detected >= since - 1e-3:
+                    supervisor.exported.failover("detect", record.detected - record.last_heartbeat)
+                    supervisor.exported.failover("claim", record.requeued - record.detected)
+                    if record.resumed is not None:
+                        supervisor.exported.failover("resume", record.resumed - record.detected)
+
+        asyncio.get_running_loop().call_later(_FOLLOW_UP, count)
+
+
+def _is_on(members: list[MemberInfo], index: int, epoch: int) -> bool:
+    return any((info.index, info.epoch, info.alive) == (index, epoch, True) for info in members)
