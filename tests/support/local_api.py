@@ -8,11 +8,21 @@ from typing import Any
 
 from swarm_deploy.local.api.app import API, make_app
 from swarm_deploy.local.api.client import LocalClient
-from swarm_deploy.local.api.core import Api
+from swarm_deploy.local.api.core import DEFINITIONS, Api
 from swarm_deploy.local.api.lifecycle import Sweeper, set_up
 from swarm_deploy.local.store import Store
 
-__all__ = ["WIDGETS", "Broom", "Clock", "make_api", "make_client", "make_definition", "make_pod", "make_widget"]
+__all__ = [
+    "WIDGETS",
+    "Broom",
+    "Clock",
+    "close_stores",
+    "make_api",
+    "make_client",
+    "make_definition",
+    "make_pod",
+    "make_widget",
+]
 
 Object = dict[str, Any]
 
@@ -117,13 +127,22 @@ def make_definition(**version: Any) -> Object:
 
 def make_api(store: Store | None = None, *, clock: Clock | None = None, definition: bool = True) -> Api:
     """An API with its namespaces, and the Widget kind unless it is not wanted."""
-    api = make_app(store or Store(None), token="secret", clock=clock or Clock())[API]
+    store = store or Store(None)
+    _MADE.append(store)
+    api = make_app(store, token="secret", clock=clock or Clock())[API]
     set_up(api)
     if definition:
-        api.create(
-            api.resource("customresourcedefinitions.apiextensions.k8s.io"), "", make_definition(), manager="test"
-        )
+        api.create(api.resource(DEFINITIONS), "", make_definition(), manager="test")
     return api
+
+
+_MADE: list[Store] = []
+
+
+def close_stores() -> None:
+    """Close what the builders opened; a fixture does it after each test."""
+    while _MADE:
+        _MADE.pop().close()
 
 
 def make_client(api: Api, manager: str = "test") -> LocalClient:

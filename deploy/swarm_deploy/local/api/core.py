@@ -121,6 +121,7 @@ class Api(Writes):
 
     def read(self, resource: Resource, namespace: str, name: str, subresource: str = "") -> Object:
         """One object, or its scale. Raises ApiError 404. Not to be changed."""
+        self._check_subresource(resource, subresource)
         stored = self.store.get(resource.key, namespace, name)
         if stored is None:
             raise not_found(resource.plural, resource.group, name)

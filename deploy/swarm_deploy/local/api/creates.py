@@ -91,7 +91,7 @@ class Creates(Decoding):
         self._strip(resource, obj)
         obj = self._defaulted(resource, obj)
         if obj["metadata"].get("resourceVersion"):
-            raise ApiError(500, "resourceVersion should not be set on objects to be created", reason=" ")
+            raise ApiError(500, "resourceVersion should not be set on objects to be created", reason="")
         obj = managed.update(
             type_of(resource),
             self._empty(resource),

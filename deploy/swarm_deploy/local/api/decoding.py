@@ -9,7 +9,7 @@ import msgspec
 
 from swarm_deploy.local.api import crd, structural
 from swarm_deploy.local.api.defaults import default_builtin, empty_object, tidy
-from swarm_deploy.local.api.errors import bad_request, not_found
+from swarm_deploy.local.api.errors import bad_request, no_such_path, not_found
 from swarm_deploy.local.api.events import to_core
 from swarm_deploy.local.api.resources import Resource
 from swarm_deploy.local.api.types import Type, builtin_type, custom_type
@@ -79,6 +79,11 @@ class Decoding:
         def view(self, resource: Resource, stored: Object) -> Object: ...
         def serve_definition(self, definition: Object) -> None: ...
         def resource(self, name: str) -> Resource: ...
+
+    @staticmethod
+    def _check_subresource(resource: Resource, subresource: str) -> None:
+        if subresource and resource.subresource(subresource) is None:
+            raise no_such_path()
 
     def _live(self, resource: Resource, namespace: str, name: str) -> Object:
         stored = self.store.get(resource.key, namespace, name)

@@ -62,13 +62,14 @@ class ApiError(Exception):
         code: int,
         message: str,
         *,
-        reason: str = "",
+        reason: str | None = None,
         details: Object | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
+        """`reason` defaults to the code's own; a few refusals of a real server have none, and give an empty one."""
         super().__init__(message)
         self.code = code
-        self.reason = reason or _REASONS.get(code, "")
+        self.reason = _REASONS.get(code, "") if reason is None else reason
         self.message = message
         self.headers = headers or {}
         self.status: Object = {
@@ -77,8 +78,9 @@ class ApiError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": message,
-            "reason": self.reason,
         }
+        if self.reason:
+            self.status["reason"] = self.reason
         if details is not None:
             self.status["details"] = details
         self.status["code"] = code

@@ -117,11 +117,13 @@ def show(path: Path) -> str:
     return text
 
 
-def _item(kind: Type, item: Any, where: Path) -> str:
+def _item(kind: Type, item: Any, where: Path, index: int = 0) -> str:
     """The path element of a list's item."""
     if kind.keys:
         if not isinstance(item, dict):
-            raise Undeclared(f"{show(where)}: element: associative list with keys may not have non-map elements")
+            raise Undeclared(
+                f"{show(where)}: element {index}: associative list with keys may not have non-map elements"
+            )
         keys = {}
         for key in kind.keys:
             value = item.get(key)
@@ -129,7 +131,7 @@ def _item(kind: Type, item: Any, where: Path) -> str:
                 value = kind.key_default(key)
             if value is None:
                 raise Undeclared(
-                    f"{show(where)}: element 0: associative list with keys has an element that omits key field "
+                    f"{show(where)}: element {index}: associative list with keys has an element that omits key field "
                     f'"{key}" (and doesn\'t have default value)'
                 )
             keys[key] = value
@@ -139,8 +141,8 @@ def _item(kind: Type, item: Any, where: Path) -> str:
 
 def _items(kind: Type, value: Any, where: Path, *, strict: bool = False) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for item in value or ():
-        element = _item(kind, item, where)
+    for index, item in enumerate(value or ()):
+        element = _item(kind, item, where, index)
         if strict and element in out:
             raise Undeclared(f"{show((*where, element))}: duplicate entries for key")
         out.setdefault(element, item)

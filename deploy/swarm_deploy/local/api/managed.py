@@ -299,7 +299,7 @@ def _apply(
         raise ApiError(
             500,
             f"failed to create typed patch object ({where}; {group}/{bare}, Kind={config.get('kind')}): {e}",
-            reason=" ",
+            reason="",
         ) from None
     mine = _writable(mine - _NEVER, ignore)
     key = _Key(manager, "Apply", "", subresource)

@@ -65,6 +65,7 @@ class Writes(Deletes):
         """
         if "update" not in resource.verbs and not subresource:
             raise method_not_allowed()
+        self._check_subresource(resource, subresource)
         if subresource == "scale":
             live = self._live(resource, namespace, name)
             return self._scale(resource, live, obj, manager=manager, dry_run=dry_run)
@@ -181,6 +182,7 @@ class Writes(Deletes):
         """
         if "patch" not in resource.verbs and not subresource:
             raise method_not_allowed()
+        self._check_subresource(resource, subresource)
         if kind == "strategic" and resource.custom:
             raise unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include:"
