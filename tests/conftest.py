@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.clusters import KUBECONFIG_VARIABLE, TestCluster, cluster_under_test
-from support.kubectl import Kubectl
+from support.kubectl import Kubectl, manifest
 from support.leftovers import SESSION_VARIABLE, processes, shared_memory, stays_empty_within
 
 _SHARED_MEMORY_BEFORE = pytest.StashKey[set[str]]()
@@ -32,7 +32,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
 def namespace(cluster: TestCluster) -> Iterator[str]:
     """A namespace that is this test's alone; it is deleted afterwards, with all that is in it."""
     name = f"test-{uuid.uuid4().hex[:10]}"
-    cluster.kubectl("create", "namespace", name)
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": cluster.label}}
+    cluster.kubectl("create", "-f", "-", stdin=manifest(made))
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class TestCluster:
     kubeconfig: Path
     embedded: bool
     kubectl: Kubectl
+    #: What this run's namespaces are labelled with.
+    label: dict[str, str]
 
 
 @contextmanager
@@ -49,17 +52,20 @@ def cluster_under_test(scratch: Path) -> Iterator[TestCluster]:
 
 
 def _with_crd(kubeconfig: Path, *, embedded: bool, scratch: Path) -> Iterator[TestCluster]:
-    """Install the CRD; on somebody's cluster, remove it afterwards if it wasn't there before."""
+    """Install the CRD; leave somebody's cluster as it was: no namespace of ours, and no CRD where there was none."""
     kubectl = Kubectl(kubeconfig, scratch / "kubectl-cache")
     crd = "customresourcedefinition/swarms.agentswarm.dev"
     found = kubectl.attempt("get", crd).code == 0
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
     kubectl("wait", "--for=condition=Established", crd, "--timeout=30s")
+    run = uuid.uuid4().hex
     try:
-        yield TestCluster(kubeconfig, embedded, kubectl)
+        yield TestCluster(kubeconfig, embedded, kubectl, {"test-run": run})
     finally:
-        if not embedded and not found:
-            kubectl("delete", crd, "--timeout=60s")
+        if not embedded:
+            kubectl("delete", "namespace", "-l", f"test-run={run}", "--timeout=120s", timeout=130)
+            if not found:
+                kubectl("delete", crd, "--timeout=60s")
 
 
 @contextmanager
