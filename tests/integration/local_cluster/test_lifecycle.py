@@ -167,7 +167,8 @@ def test_pods_get_volumes_environment_probes_cpus_and_an_address_of_their_own(cl
     lines = kubectl("logs", "p").out.split()
     node = kubectl.get("pod", "p")["spec"]["nodeName"]
     assert lines[:4] == ["blue", "s3cret", f"blue-{node}", status["podIP"]]
-    assert lines[4] in ("true", "simulated")
+    # Four simulated CPUs on fewer real ones: two of them may be the same, and the pod is told so.
+    assert lines[4] == ("simulated" if len(os.sched_getaffinity(0)) >= 4 else "false")
     assert status["podIP"].startswith("127.")
 
 
@@ -203,9 +204,9 @@ def test_a_failing_liveness_probe_restarts_the_container(cluster: Cluster) -> No
     [
         ({"container": {"securityContext": {"privileged": True}}}, "privileged"),
         ({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}, "persistentVolumeClaim"),
-        ({"hostNetwork": True}, "hostNetwork"),
+        ({"container": {"ports": [{"containerPort": 80, "hostPort": 80}]}}, "hostPort"),
     ],
-    ids=["privileged", "claim", "host network"],
+    ids=["privileged", "claim", "host port"],
 )
 def test_what_it_can_not_give_is_refused_by_an_event(cluster: Cluster, change: dict[str, Any], says: str) -> None:
     cluster.start(nodes=1, operator=False)
