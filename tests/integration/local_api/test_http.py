@@ -442,3 +442,11 @@ async def test_a_thousand_objects_are_listed_read_and_watched(http: Http) -> Non
             break
     assert names == sorted(names)
     assert len(names) == 1000
+
+
+async def test_it_does_not_listen_where_others_could_reach_it(tmp_path: Path) -> None:
+    store = Store(None)
+    with pytest.raises(ValueError, match="on a loopback address only"):
+        async with serve(store, state=tmp_path, host="0.0.0.0"):
+            pass
+    store.close()

@@ -714,3 +714,17 @@ async def test_a_service_accounts_token_opens_the_door_until_it_ends(client: Loc
     assert api.tokens.subject(token[:-2] + "xx", api.clock()) is None
     assert api.tokens.subject("nonsense", api.clock()) is None
     assert (await refused(client.subresource("serviceaccounts", "nobody", "token", {}, "default"))).code == 404
+
+
+async def test_too_many_events_are_cut_from_the_old_end(
+    client: LocalClient, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swarm_deploy.local.api import lifecycle
+
+    monkeypatch.setattr(lifecycle, "_MOST_EVENTS", 2)
+    about = {"involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}}
+    for number in range(4):
+        await client.create("events", {"metadata": {"name": f"e{number}"}, **about}, namespace="default")
+        api.clock.now += 1  # type: ignore[attr-defined]
+    Broom(api).expire()
+    assert [o["metadata"]["name"] for o in (await client.list("events")).items] == ["e2", "e3"]

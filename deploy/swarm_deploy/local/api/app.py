@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -91,7 +92,10 @@ async def serve(
 
     Raises:
         OSError: the port is in use.
+        ValueError: the host is not this machine's alone.
     """
+    if not ipaddress.ip_address(host).is_loopback:
+        raise ValueError(f"the embedded cluster listens on a loopback address only, not on {host}")
     credentials = load_credentials(state)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -107,7 +111,10 @@ async def serve(
             clock=clock,
         )
         # A client that goes away ends its watch at once, not with the next event.
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        # Connections are kept long: a client must not meet one that was closed while it wrote.
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=1, keepalive_timeout=3600
+        )
         await runner.setup()
     except BaseException:
         listener.close()

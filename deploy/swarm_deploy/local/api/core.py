@@ -101,7 +101,7 @@ class Api(Writes):
         before = self.catalog.revision
         self.catalog.set_custom(definition["metadata"]["name"], served)
         if self.catalog.revision != before and served:
-            self._changed[served[0].key] = self.store.revision
+            self._changed[served[0].key] = int(definition["metadata"]["resourceVersion"])
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

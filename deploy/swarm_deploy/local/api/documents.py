@@ -96,6 +96,5 @@ class Documents:
         headers = {"Etag": etag, "Vary": "Accept", "Cache-Control": "public"}
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers=headers)
-        version = (answer.parameters or {}).get("v", "v2")
-        kind = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+        kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
         return web.Response(body=body, headers={**headers, "Content-Type": kind})

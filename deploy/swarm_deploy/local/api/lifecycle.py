@@ -22,6 +22,7 @@ Object = dict[str, Any]
 _LOOK_SECONDS = 0.05
 _EXPIRY_LOOK_SECONDS = 60.0
 _EVENT_SECONDS = 3600.0
+_MOST_EVENTS = 5000
 _CONDITIONS = (
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
     ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
@@ -72,6 +73,12 @@ def _own_endpoints(api: Api, address: str, port: int) -> None:
         api.store.update("endpoints", "default", "kubernetes", {**held, "subsets": subsets})
 
 
+def _latest(event: Object) -> str:
+    """When an event last happened."""
+    seen = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or ""
+    return max(str(event["metadata"]["creationTimestamp"]), str(seen))
+
+
 class Sweeper:
     """Empties namespaces and definitions that are being deleted; one task, which sleeps while there are none."""
 
@@ -109,13 +116,15 @@ class Sweeper:
         return waiting
 
     def expire(self) -> None:
-        """Drop events that are an hour old, as a real server does: nothing else would ever remove them."""
+        """Drop events that are an hour old, as a real server does, or too many: nothing else would ever remove them."""
         before = timestamp(self._api.clock() - _EVENT_SECONDS)
-        for event in self._api.store.list("events"):
+        events = self._api.store.list("events")
+        events.sort(key=_latest)
+        for number, event in enumerate(events):
+            if _latest(event) >= before and len(events) - number <= _MOST_EVENTS:
+                break
             meta = event["metadata"]
-            latest = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
-            if max(meta["creationTimestamp"], latest or "") < before:
-                self._api.store.delete("events", meta["namespace"], meta["name"])
+            self._api.store.delete("events", meta["namespace"], meta["name"])
 
     def _kinds(self) -> list[Resource]:
         seen: dict[str, Resource] = {}

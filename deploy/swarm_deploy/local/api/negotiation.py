@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +30,6 @@ class Answer:
 
     form: str = "object"
     media: str = "application/json"
-    #: The header's parameters, for the Content-Type of the aggregated discovery.
-    parameters: Mapping[str, str] | None = None
 
 
 def accepted(header: str) -> Answer:
@@ -54,8 +51,8 @@ def accepted(header: str) -> Answer:
             return Answer("table", encoding)
         if kind in ("PartialObjectMetadata", "PartialObjectMetadataList") and parameters.get("v") == "v1":
             return Answer("partial", encoding)
-        if kind == "APIGroupDiscoveryList" and parameters.get("v") in ("v2", "v2beta1"):
-            return Answer("discovery", encoding, parameters)
+        if kind == "APIGroupDiscoveryList" and parameters.get("v") == "v2":
+            return Answer("discovery", encoding)
         if not kind:
             return Answer("object", encoding)
     raise ApiError(406, f"only the following media types are accepted: {_KNOWN}")
