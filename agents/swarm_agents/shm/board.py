@@ -52,6 +52,7 @@ from swarm_agents.shm.layout import (
     M_RSS,
     M_WORD,
     MAX_ATTEMPTS,
+    MOST_MEMBERS,
     NAME_MAX,
     STATE_NAMES,
     Geometry,
@@ -249,24 +250,26 @@ class Board:
         """Gives the place up: what is claimed is claimable again, what was submitted is dropped, nothing is left.
 
         The last one out removes the files. While arrays of answers taken with `copy=False` are still shown, the
-        blocks they lie in stay reserved as long as this process lives.
+        blocks they lie in stay reserved.
         """
         if member not in self._own or member.process != os.getpid():
             return
         self._own.remove(member)
+        member.left = True
         base = self.mapping.base
         sweep.declare_dead(base, member.index, member.epoch, 1)
-        if not member.holds:
-            sweep.bury(base, member.index, member.epoch, 1)
-            sweep_blocks(base)
         try:
             with files.exclusive(self.directory, make=False):
                 if not member.holds:
+                    # In this order, and under the lock: who finds the place empty finds its life lock free.
                     member.life.release()
-                if self.current and not _anybody_alive(self.directory, self.words[H_MAX_MEMBERS]):
+                    sweep.bury(base, member.index, member.epoch, 1)
+                    sweep_blocks(base)
+                if self.current and not _lives(self.directory, self.mapping, self.words):
                     files.remove(self.directory)
         except Unreachable:
-            member.life.release()
+            if not member.holds:
+                member.life.release()
 
     def heartbeat(self, member: Member, *, cpu: float | None = None, rss: int | None = None) -> None:
         """Shows life, and with it what the member wants known of its load.
@@ -413,30 +416,32 @@ def _attach_or_make(directory: Path, geometry: Geometry, swarm_uid: str) -> tupl
                     "node must have the same transport settings; let them all leave, then a new board is made"
                 )
             mapping = files.map_board(directory, words[H_SIZE])
-            if not _is_stale(directory, mapping, words):
+            if not _is_used(mapping, words) or _lives(directory, mapping, words):
                 return mapping, words
     except BoardMismatch:
         # Someone alive needs it as it is; a dead swarm's board is nobody's.
-        if _anybody_alive(directory, 4096):
-            raise
+        with files.probe(directory) as descriptor:
+            if files.any_alive(descriptor, MOST_MEMBERS):
+                raise
     files.create(directory, geometry, swarm_uid, _initialise, now_ns=time.monotonic_ns())
     found = files.read_header(directory)
     assert found is not None
     return files.map_board(directory, found[0][H_SIZE]), found[0]
 
 
-def _is_stale(directory: Path, mapping: Mapping, words: dict[int, int]) -> bool:
-    """Whether the board has been used and nobody on it lives."""
-    epochs = (members.word_at(mapping, members.record_at(words, index))[2] for index in range(words[H_MAX_MEMBERS]))
-    return any(epochs) and not _anybody_alive(directory, words[H_MAX_MEMBERS])
+def _is_used(mapping: Mapping, words: dict[int, int]) -> bool:
+    """Whether anybody has ever joined."""
+    return any(members.word_at(mapping, members.record_at(words, i))[2] for i in range(words[H_MAX_MEMBERS]))
 
 
-def _anybody_alive(directory: Path, places: int) -> bool:
-    try:
-        with files.probe(directory) as descriptor:
-            return files.any_alive(descriptor, places)
-    except FileNotFoundError:
-        return False
+def _lives(directory: Path, mapping: Mapping, words: dict[int, int]) -> bool:
+    """Whether anybody is on the board. The fenced do not count: they keep what they have mapped, and join anew."""
+    with files.probe(directory) as descriptor:
+        return any(
+            members.word_at(mapping, members.record_at(words, index))[0] == M_ALIVE
+            and files.is_alive(descriptor, index)
+            for index in range(words[H_MAX_MEMBERS])
+        )
 
 
 def _initialise(mapping: Mapping) -> None:

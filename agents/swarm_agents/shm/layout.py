@@ -121,6 +121,7 @@ OWNER_MASK, EPOCH_MASK, GEN_MASK = (1 << 12) - 1, (1 << 20) - 1, (1 << 22) - 1
 ATTEMPTS_AT, OWNER_AT, EPOCH_AT, GEN_AT = 3, 10, 22, 42
 BLOCK_MASK = (1 << 32) - 1
 MAX_ATTEMPTS = 100
+MOST_MEMBERS = 4096
 
 #: Block numbers from here on name no block, but why there is none.
 NO_BLOCK = 0xFFFF_FF00
@@ -162,7 +163,7 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, low, high in (
             ("task_slots", 1, 1 << 20),
             ("arena_bytes", 64 << 10, 1 << 42),
-            ("max_members", 2, 4096),
+            ("max_members", 2, MOST_MEMBERS),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

@@ -95,7 +95,7 @@ class MemberInfo:
 class Member:
     """This process's place on a board: what `Board.join` gives."""
 
-    __slots__ = ("epoch", "holds", "index", "life", "name", "process", "role")
+    __slots__ = ("epoch", "holds", "index", "left", "life", "name", "process", "role")
 
     def __init__(self, index: int, epoch: int, name: str, role: str, life: LifeLock) -> None:
         self.index = index
@@ -107,6 +107,7 @@ class Member:
         self.process = os.getpid()
         #: Blocks of the arena that answers still show to this process.
         self.holds = 0
+        self.left = False
 
     def __repr__(self) -> str:
         return f"Member({self.name!r}, role={str(self.role)!r}, index={self.index}, epoch={self.epoch})"

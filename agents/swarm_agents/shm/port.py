@@ -413,8 +413,10 @@ class _Lease:
     def __call__(self) -> None:
         self._left -= 1
         if self._left == 0:
-            self._member.holds -= 1
             free_block(*self._args)
+            self._member.holds -= 1
+            if self._member.left and not self._member.holds:
+                self._member.life.release()  # whoever looks next ends the quarantine
 
 
 def _signed(word: int) -> int:
