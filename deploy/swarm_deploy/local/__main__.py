@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from swarm_deploy.local.daemon import Options, run
+from swarm_deploy.local.kubelet.services import Timing
 
 
 def main() -> int:
@@ -21,9 +22,12 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--no-operator", action="store_true")
     parser.add_argument("--back-off", type=float, default=10.0)
+    parser.add_argument("--heartbeat", type=float, default=10.0)
+    parser.add_argument("--node-grace", type=float, default=40.0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    options = Options(given.state, given.nodes, given.cpus_per_node, given.port, not given.no_operator, given.back_off)
+    timing = Timing(crash_backoff=given.back_off, heartbeat=given.heartbeat, node_grace=given.node_grace)
+    options = Options(given.state, given.nodes, given.cpus_per_node, given.port, not given.no_operator, timing)
     return asyncio.run(run(options))
 
 

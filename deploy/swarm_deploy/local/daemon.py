@@ -20,7 +20,7 @@ import sys
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,15 @@ from swarm_deploy.local.events import Recorder
 from swarm_deploy.local.informer import Informer
 from swarm_deploy.local.kubelet.cpus import CpuManager
 from swarm_deploy.local.kubelet.kubelet import Kubelet
-from swarm_deploy.local.kubelet.runtime import CLUSTER_MARK, Program, Runtime, StartError
+from swarm_deploy.local.kubelet.runtime import Program, Runtime, StartError
 from swarm_deploy.local.kubelet.services import NodeServices, Timing
 from swarm_deploy.local.kubelet.volumes import NodePaths
 from swarm_deploy.local.processes import end, marked
-from swarm_deploy.local.record import Record, shared_memory, start_time
+from swarm_deploy.local.record import CLUSTER_MARK, Record, shared_memory, start_time
 from swarm_deploy.local.store import Store, StoreUnusable
 from swarm_operator.api.crd import crd
 
-__all__ = ["Options", "node_name", "run"]
+__all__ = ["Assembly", "Options", "node_name", "run"]
 
 Object = dict[str, Any]
 
@@ -63,14 +63,13 @@ _RESOURCES = ("pods", "nodes", "namespaces", "services", "configmaps", "secrets"
 
 @dataclass(frozen=True)
 class Options:
-    """How the cluster is made. `back_off` in seconds, before the second restart of a container that keeps ending."""
+    """How the cluster is made."""
 
     state: Path
     nodes: int = 2
     cpus_per_node: int = 4
     port: int = 0
     operator: bool = True
-    back_off: float = 10.0
     timing: Timing = field(default_factory=Timing)
 
 
@@ -94,14 +93,16 @@ async def run(options: Options) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with AsyncExitStack() as stack:
-            await _Cluster(options, stack).run(stop)
+            await Assembly(options, stack).run(stop)
     except _RefusedError as problem:
         print(problem, file=sys.stderr)
         return problem.code
     return 0
 
 
-class _Cluster:
+class Assembly:
+    """The parts of one cluster, put together and taken apart in order; `stack` holds what is undone at the end."""
+
     def __init__(self, options: Options, stack: AsyncExitStack) -> None:
         self.options = options
         self.state = options.state
@@ -111,6 +112,7 @@ class _Cluster:
         self.cluster = ""
 
     async def run(self, stop: asyncio.Event) -> None:
+        """All of it, until `stop`."""
         state, options = self.state, self.options
         self._claim()
         shm = shared_memory(self.cluster)
@@ -127,10 +129,10 @@ class _Cluster:
         runtime = Runtime(self.cluster, remove=[shm])
         self.stack.push_async_callback(runtime.close)
         try:
-            await self._start_nodes(server, runtime, shm)
+            await self.start_nodes(server, runtime, shm)
         except NoAddressError as error:
             raise _RefusedError(6, str(error)) from error
-        self._start_controllers(server)
+        self.start_controllers(server)
         url = ""
         if options.operator:
             url = self._start_operator(runtime)
@@ -189,7 +191,7 @@ class _Cluster:
             with suppress(OSError, ValueError):
                 ports.insert(0, int(last.read_text()))
         for port in ports:
-            context = serve(store, state=self.state, port=port, log_reader=self._read_log)
+            context = serve(store, state=self.state, port=port, log_reader=self.read_log)
             try:
                 server = await context.__aenter__()
             except OSError as error:
@@ -227,7 +229,8 @@ class _Cluster:
 
         self.stack.push_async_callback(end_task)
 
-    async def _start_nodes(self, server: Server, runtime: Runtime, shm: Path) -> None:
+    async def start_nodes(self, server: Server, runtime: Runtime, shm: Path) -> None:
+        """The kubelets, and what they share."""
         import aiohttp
 
         options, api = self.options, server.api
@@ -237,7 +240,6 @@ class _Cluster:
         self.stack.push_async_callback(session.close)
         shared = LocalClient(api, "kube-controller-manager")
         self.informers = {resource: Informer(shared, resource) for resource in _RESOURCES}
-        timing = replace(options.timing, crash_backoff=options.back_off)
         page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
         memory = page * pages // options.nodes
         disk = shutil.disk_usage(self.state).total
@@ -268,7 +270,7 @@ class _Cluster:
                     "memory": f"{memory >> 10}Ki",
                     "pods": str(_PODS),
                 },
-                timing=timing,
+                timing=options.timing,
                 token=lambda namespace, account, seconds: _token(server, namespace, account, seconds),
                 http=session,
                 server=server.url,
@@ -307,9 +309,7 @@ class _Cluster:
         for kubelet in self.kubelets:
             kubelet.source_changed(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
 
-    async def _read_log(
-        self, namespace: str, name: str, container: str, options: Object
-    ) -> AsyncGenerator[bytes, None]:
+    async def read_log(self, namespace: str, name: str, container: str, options: Object) -> AsyncGenerator[bytes, None]:
         pod = self.informers["pods"].get(namespace, name) if self.informers else None
         if pod is None:
             raise not_found("pods", "", name)
@@ -319,7 +319,8 @@ class _Cluster:
                 return kubelet.read_log(pod, container, options)
         raise ApiError(400, f'pod "{name}" is on no node of this cluster yet', reason="BadRequest")
 
-    def _start_controllers(self, server: Server) -> None:
+    def start_controllers(self, server: Server) -> None:
+        """The scheduler and the controllers."""
         api = server.api
         manager = LocalClient(api, "kube-controller-manager")
         pods, nodes = self.informers["pods"], self.informers["nodes"]

@@ -8,8 +8,10 @@ import msgspec
 
 from swarm_deploy import __version__
 
-__all__ = ["Record", "shared_memory", "start_time"]
+__all__ = ["CLUSTER_MARK", "Record", "shared_memory", "start_time"]
 
+#: In the environment of every process that a cluster starts: its id. By it what a killed cluster has left is found.
+CLUSTER_MARK = "SWARM_LOCAL_CLUSTER"
 _SHM = Path("/dev/shm")
 
 

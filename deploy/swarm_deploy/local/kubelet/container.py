@@ -85,7 +85,7 @@ class Container:
         self.home = home
         self.spec = spec
         self.kind: Kind = kind
-        self.state = state
+        self.state = replace(state, sidecar=kind == "sidecar")
         self.name: str = spec["name"]
         self.task: Task | None = None
         self.log: ContainerLog | None = None
@@ -131,7 +131,7 @@ class Container:
                 await self._wait_for_restart(self._backoff.take(ran))
         finally:
             if isinstance(self.state.state, Terminated):
-                self._set(final=True, ready=False, started=False)
+                self._set(final=True, started=False)
             self.home.changed()
 
     def _again(self, code: int) -> bool:
@@ -327,7 +327,7 @@ class Container:
         reason = "Completed" if exit_.code == 0 else "Error"
         text = self._message(message_file, log, exit_.code)
         ended = Terminated(exit_.code, reason, begun, exit_.at, container_id, text)
-        self._set(state=ended, ready=False, started=False)
+        self._set(state=ended, ready=self.kind == "init" and exit_.code == 0, started=False)
         return exit_.at - begun
 
     async def _abandon(self) -> float:

@@ -19,9 +19,9 @@ from typing import Any
 from swarm_deploy import __version__
 from swarm_deploy.local.api.client import ApiError
 from swarm_deploy.local.api.errors import bad_request
-from swarm_deploy.local.api.meta import parse_time, timestamp
+from swarm_deploy.local.api.meta import timestamp
 from swarm_deploy.local.informer import Informer
-from swarm_deploy.local.kubelet.logs import LogOptions, read_log
+from swarm_deploy.local.kubelet.logs import LogOptions, exact, read_log, stamp
 from swarm_deploy.local.kubelet.pod import Pod
 from swarm_deploy.local.kubelet.services import NodeServices
 
@@ -300,9 +300,12 @@ class Kubelet:
             raise bad_request(f'container "{container}" in pod "{meta["name"]}" is waiting to start: {reason}')
         since = None
         if options.get("sinceSeconds") is not None:
-            since = self.services.clock() - int(options["sinceSeconds"])
+            since = stamp(int((self.services.clock() - int(options["sinceSeconds"])) * 1e9))
         elif options.get("sinceTime"):
-            since = parse_time(str(options["sinceTime"]))
+            try:
+                since = exact(str(options["sinceTime"]))
+            except ValueError:
+                raise bad_request(f"sinceTime: {options['sinceTime']!r} is no time in RFC 3339") from None
         wanted = LogOptions(
             follow=bool(options.get("follow")) and not previous,
             timestamps=bool(options.get("timestamps")),

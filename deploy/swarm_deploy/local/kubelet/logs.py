@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ContainerLog", "LogOptions", "read_log", "stamp"]
+from swarm_deploy.local.api.meta import parse_time
+
+__all__ = ["ContainerLog", "LogOptions", "exact", "read_log", "stamp"]
 
 _CHUNK = 1 << 16
 #: A longer line is split, as container runtimes do.
@@ -31,6 +34,17 @@ def stamp(now_ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 with nine digits."""
     seconds, rest = divmod(now_ns, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+
+
+def exact(text: str) -> str:
+    """A time in RFC 3339 as `stamp` writes it: to the nanosecond, which a float can't hold.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    fraction = re.search(r"\.(\d{1,9})", text)
+    seconds = round(parse_time(text.replace(fraction[0], "") if fraction else text))
+    return stamp(seconds * 1_000_000_000 + (int(fraction[1].ljust(9, "0")) if fraction else 0))
 
 
 class _Pump:
@@ -164,12 +178,12 @@ class ContainerLog:
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What `kubectl logs` asks for. `since` is in seconds since the epoch; `tail` None means from the beginning."""
+    """What `kubectl logs` asks for. `since` is a time as `stamp` writes it; `tail` None means from the beginning."""
 
     follow: bool = False
     timestamps: bool = False
     tail: int | None = None
-    since: float | None = None
+    since: str | None = None
     limit_bytes: int | None = None
 
 
@@ -198,7 +212,7 @@ async def read_log(path: Path, options: LogOptions, live: ContainerLog | None = 
     """The log's lines, as bytes to send on. With `follow` it goes on for as long as `live` does."""
     left = options.limit_bytes
     held = b""
-    wanted = None if options.since is None else stamp(int(options.since * 1e9)).encode()
+    wanted = None if options.since is None else options.since.encode()
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +242,7 @@ class Pod:
         said = ""
         while refusal := pod_refusal(self.object):
             for container in self.containers:
-                container.state = ContainerState(
-                    container.name, container.spec["image"], Waiting("CreateContainerConfigError", refusal)
-                )
+                container.state = replace(container.state, state=Waiting("CreateContainerConfigError", refusal))
             self.changed()
             if refusal != said:
                 said = refusal
@@ -304,7 +303,7 @@ class Pod:
                 return
             for container in self.main:
                 if isinstance(container.state.state, Waiting) and container.state.state.reason == "PodInitializing":
-                    container.state = ContainerState(container.name, container.spec["image"])
+                    container.state = replace(container.state, state=Waiting())
             await asyncio.gather(*(container.run() for container in self.main))
             if sidecars and not self.ending.is_set():
                 self._fail()

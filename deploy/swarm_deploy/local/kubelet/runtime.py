@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm_deploy.local.processes import Process, end, marked
+from swarm_deploy.local.record import CLUSTER_MARK
 
-__all__ = ["CLUSTER_MARK", "CONTAINER_MARK", "Exit", "Program", "Runtime", "StartError", "Task"]
+__all__ = ["CONTAINER_MARK", "Exit", "Program", "Runtime", "StartError", "Task"]
 
-#: In the environment of every process that a cluster starts: its id. By it what a crashed cluster left is found.
-CLUSTER_MARK = "SWARM_LOCAL_CLUSTER"
 #: In the environment of every process of a container.
 CONTAINER_MARK = "SWARM_CONTAINER_ID"
 

@@ -63,6 +63,8 @@ class ContainerState:
     container_id: str = ""
     #: Nothing will start it again.
     final: bool = False
+    #: An init container that stays: how it ends does not matter for the pod.
+    sidecar: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -107,7 +109,7 @@ def container_status(container: ContainerState) -> Object:
 
 def pod_phase(init: Sequence[ContainerState], main: Sequence[ContainerState]) -> str:
     """Pending, Running, Succeeded or Failed. Sidecars (`init` that may be restarted) do not keep a pod from ending."""
-    if any(c.failed for c in init):
+    if any(c.failed and not c.sidecar for c in init):
         return "Failed"
     if any(isinstance(c.state, Running) for c in init) and all(c.final for c in main):
         return "Running"  # a sidecar is still to be stopped
