@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 from support.kubectl import Kubectl, manifest
 from support.leftovers import processes, stays_empty_within
+from swarm_agents.errors import Unreachable
 from swarm_deploy.local.manager import Cluster, LocalClusterError
-from swarm_deploy.local.record import shared_memory
+from swarm_deploy.local.record import CLUSTER_MARK, shared_memory
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(120)]
 
@@ -172,62 +174,78 @@ def test_pods_get_volumes_environment_probes_cpus_and_an_address_of_their_own(cl
     assert status["podIP"].startswith("127.")
 
 
-def test_a_container_that_crashes_is_restarted_and_its_earlier_log_kept(cluster: Cluster) -> None:
-    cluster.start(nodes=1, operator=False, back_off=0.2)
+def test_a_node_is_switched_off_and_on_from_outside(cluster: Cluster) -> None:
+    cluster.start(nodes=2, operator=False, heartbeat=0.2, node_grace=1.0)
     kubectl = kubectl_of(cluster)
-    kubectl("create", "-f", "-", stdin=manifest(pod("p", "echo run; sleep 0.2; exit 3")))
-
-    def crashed() -> Any:
-        statuses = kubectl.get("pod", "p")["status"].get("containerStatuses") or [{}]
-        return statuses[0] if statuses[0].get("restartCount", 0) >= 2 else None
-
-    status = eventually(crashed)
-    assert status["lastState"]["terminated"]["exitCode"] == 3
-    assert "run" in kubectl("logs", "p", "--previous").out
-    reasons = {e["reason"] for e in kubectl.get("events", "--field-selector=involvedObject.name=p")["items"]}
-    assert {"Scheduled", "Pulled", "Created", "Started", "BackOff"} <= reasons
-
-
-def test_a_failing_liveness_probe_restarts_the_container(cluster: Cluster) -> None:
-    cluster.start(nodes=1, operator=False, back_off=0.2)
-    kubectl = kubectl_of(cluster)
-    probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 1}
-    spec = pod("p", "exec sleep 600", container={"livenessProbe": probe})
+    spec = pod("p", "exec sleep 86391", nodeName="node-2", tolerations=[{"operator": "Exists"}])
     kubectl("create", "-f", "-", stdin=manifest(spec))
-    eventually(lambda: (kubectl.get("pod", "p")["status"].get("containerStatuses") or [{}])[0].get("restartCount", 0))
-    events = kubectl.get("events", "--field-selector=involvedObject.name=p,reason=Unhealthy")["items"]
-    assert any("Liveness probe failed" in e["message"] for e in events)
+    kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
+    assert "node-2: ready, 1 of 1 pods running" in cluster.summary()
+    cluster.node_stop("node-2")
+    assert not stays_empty_within(10, lambda: [p for p in processes(str(cluster.state)) if "86391" in p])
+    kubectl("wait", "--for=condition=Ready=Unknown", "node/node-2", "--timeout=30s")
+    assert any(line.startswith("node-2: not heard of") for line in cluster.summary())
+    cluster.node_start("node-2")
+    kubectl("wait", "--for=condition=Ready", "node/node-2", "pod/p", "--timeout=30s")
+    with pytest.raises(Unreachable, match="node-9"):
+        cluster.node_stop("node-9")
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"container": {"securityContext": {"privileged": True}}}, "privileged"),
-        ({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}, "persistentVolumeClaim"),
-        ({"container": {"ports": [{"containerPort": 80, "hostPort": 80}]}}, "hostPort"),
-    ],
-    ids=["privileged", "claim", "host port"],
-)
-def test_what_it_can_not_give_is_refused_by_an_event(cluster: Cluster, change: dict[str, Any], says: str) -> None:
-    cluster.start(nodes=1, operator=False)
-    kubectl = kubectl_of(cluster)
-    kubectl("create", "-f", "-", stdin=manifest(pod("p", "sleep 600", **change)))
-
-    def said() -> bool:
-        events = kubectl.get("events", "--field-selector=involvedObject.name=p,type=Warning")["items"]
-        return any(says.lower() in e["message"].lower() for e in events)
-
-    eventually(said)
-    assert kubectl.get("pod", "p")["status"]["phase"] in ("Failed", "Pending")
+def test_what_a_killed_cluster_left_is_cleared_away_by_down(cluster: Cluster) -> None:
+    record = cluster.start(nodes=1, operator=False)
+    # What a cluster would leave whose shim was killed before it: a process with its mark, and shared memory.
+    orphan = subprocess.Popen(["sleep", "86390"], env={**os.environ, CLUSTER_MARK: record.cluster})
+    os.kill(record.pid, signal.SIGKILL)
+    eventually(lambda: cluster.record() is None)
+    shared_memory(record.cluster).mkdir(exist_ok=True)
+    assert cluster.stop(), "there was something to end"
+    assert orphan.wait(10) == -signal.SIGTERM
+    assert not shared_memory(record.cluster).exists()
+    assert not cluster.stop()
 
 
-def test_owned_objects_go_with_their_owner(cluster: Cluster) -> None:
-    cluster.start(nodes=1, operator=False)
-    kubectl = kubectl_of(cluster)
-    kubectl("create", "configmap", "owner")
-    uid = kubectl.get("configmap", "owner")["metadata"]["uid"]
-    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}
-    owned = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owned", "ownerReferences": [reference]}}
-    kubectl("create", "-f", "-", stdin=manifest(owned))
-    kubectl("delete", "configmap", "owner", "--cascade=background")
-    eventually(lambda: kubectl.attempt("get", "configmap", "owned").code != 0)
+def test_a_directory_that_holds_other_things_is_left_alone(cluster: Cluster) -> None:
+    cluster.state.mkdir()
+    (cluster.state / "thesis.tex").write_text("years of work")
+    with pytest.raises(LocalClusterError, match=r"thesis\.tex.*--state"):
+        cluster.start(nodes=1, operator=False)
+    assert [path.name for path in cluster.state.iterdir()] == ["thesis.tex"]
+
+
+def test_without_a_port_given_it_comes_back_on_the_one_it_had(cluster: Cluster) -> None:
+    first = cluster.start(nodes=1, operator=False).url
+    cluster.stop()
+    assert cluster.start(nodes=1, operator=False).url == first
+    cluster.stop()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", int(first.rpartition(":")[2])))
+        taken.listen()
+        assert cluster.start(nodes=1, operator=False).url != first
+
+
+def test_an_interrupted_start_leaves_nothing_running(cluster: Cluster) -> None:
+    def interrupt(_: str) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cluster.start(nodes=1, operator=False, progress=interrupt)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not processes(str(cluster.state))
+    assert cluster.record() is None
+
+
+def test_the_operator_is_started_again_when_it_dies_and_ends_with_the_cluster(cluster: Cluster) -> None:
+    cluster.start(nodes=1, operator=True)
+
+    def operators() -> list[int]:
+        lines = [line for line in processes(str(cluster.kubeconfig)) if "swarm-operator" in line]
+        return [int(line.partition(":")[0]) for line in lines]
+
+    (first,) = eventually(operators)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: operators() and operators() != [first])
+    assert (cluster.state / "log" / "operator.log").exists()
