@@ -9,15 +9,16 @@ import asyncio
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support.clusters import KUBECONFIG_VARIABLE, TestCluster, cluster_under_test
 from support.kubectl import Kubectl, manifest
-from support.leftovers import SESSION_VARIABLE, processes, shared_memory, stays_empty_within
+from support.leftovers import SESSION_VARIABLE, SharedMemoryWatch, processes, stays_empty_within
 
-_SHARED_MEMORY_BEFORE = pytest.StashKey[set[str]]()
-_TEMPORARY = pytest.StashKey[str]()
+_SHARED_MEMORY = pytest.StashKey[SharedMemoryWatch]()
+_TEMPORARY = pytest.StashKey[Path]()
 _LEFT = pytest.StashKey[list[str]]()
 
 
@@ -59,21 +60,23 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Mark all that this run starts, and remember what was there before it."""
     asyncio.set_event_loop(None)  # else looptime's plugin makes a loop around each sync test, and nobody closes it
     os.environ[SESSION_VARIABLE] = uuid.uuid4().hex
-    session.config.stash[_SHARED_MEMORY_BEFORE] = shared_memory()
+    session.config.stash[_SHARED_MEMORY] = SharedMemoryWatch()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_directory(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
-    pytestconfig.stash[_TEMPORARY] = str(tmp_path_factory.getbasetemp())
+    pytestconfig.stash[_TEMPORARY] = tmp_path_factory.getbasetemp()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves a process or shared memory behind has failed."""
     stash = session.config.stash
-    marks = [os.environ.pop(SESSION_VARIABLE, ""), stash.get(_TEMPORARY, "")]
-    left = stays_empty_within(5, lambda: [f"process {each}" for each in processes(*filter(None, marks))])
-    before = stash.get(_SHARED_MEMORY_BEFORE, set())
-    left += stays_empty_within(2, lambda: [f"/dev/shm/{name}" for name in sorted(shared_memory() - before)])
+    scratch = stash.get(_TEMPORARY, None)
+    marks = [os.environ.pop(SESSION_VARIABLE), *([str(scratch)] if scratch else [])]
+    left = stays_empty_within(5, lambda: [f"process {each}" for each in processes(*marks)])
+    watch = stash[_SHARED_MEMORY]
+    left += stays_empty_within(2, lambda: [f"/dev/shm/{name}" for name in watch.left(scratch)])
+    watch.close()
     stash[_LEFT] = left
     if left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

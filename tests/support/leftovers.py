@@ -10,12 +10,13 @@ test that waits for a process to be gone would wait in vain.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["SESSION_VARIABLE", "processes", "shared_memory", "stays_empty_within"]
+__all__ = ["SESSION_VARIABLE", "SharedMemoryWatch", "processes", "shared_memory", "stays_empty_within"]
 
 #: Set for the whole run, to a value of its own: whoever carries it was started by the run.
 SESSION_VARIABLE = "AGENTSWARM_TEST_SESSION"
@@ -71,6 +72,40 @@ def _of_running_clusters() -> set[str]:
             except OSError:  # it has only begun, and has no shared memory yet
                 continue
     return found
+
+
+class SharedMemoryWatch:
+    """Tells, at the end of a run, what the run left in /dev/shm.
+
+    Other runs on the machine make such files too. Every run therefore holds a shared lock on the directory itself;
+    while another one does, only what can be traced to a cluster of this run is held against it.
+    """
+
+    def __init__(self) -> None:
+        self._before = shared_memory()
+        self._directory = os.open(_SHM, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._directory, fcntl.LOCK_SH)
+
+    def left(self, scratch: Path | None) -> list[str]:
+        """The names that are there now and were not; `scratch` is where this run's clusters had their state."""
+        new = shared_memory() - self._before
+        if new and not self._alone():
+            mine = scratch.rglob("cluster-id") if scratch else ()
+            new &= {f"agentswarm-local-{file.read_text().strip()}" for file in mine}
+        return sorted(new)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._directory)
+
+    def _alone(self) -> bool:
+        try:
+            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # a failed conversion may have dropped the shared lock
+            fcntl.flock(self._directory, fcntl.LOCK_SH)
+            return False
+        return True
 
 
 def stays_empty_within(seconds: float, look: Callable[[], list[str]]) -> list[str]:
