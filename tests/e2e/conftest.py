@@ -8,8 +8,10 @@ import pytest
 
 from support.clusters import CRD
 from support.kubectl import Kubectl, manifest
-from support.leftovers import processes, shared_memory, stays_empty_within
+from support.leftovers import processes, stays_empty_within
 from support.product import Running
+from swarm_deploy.local.manager import Cluster
+from swarm_deploy.local.record import shared_memory
 
 SWARM = {
     "apiVersion": "agentswarm.dev/v1alpha1",
@@ -29,10 +31,11 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     env = {"SWARM_LOCAL_STATE": str(state), "KUBECONFIG": str(state / "kubeconfig")}
     kubectl = Kubectl(state / "kubeconfig", state.parent / "kubectl-cache")
     running = Running(state, kubectl, env)
-    before = shared_memory()
     up = running.swarm("up", "--nodes", "2", "--cpus-per-node", "4", timeout=120)
     try:
         assert up.returncode == 0, up.stdout + up.stderr
+        record = Cluster(state).record()
+        assert record is not None
         assert CRD.is_file()
         kubectl("apply", "-f", "-", stdin=manifest(SWARM))
         kubectl("wait", "--for=condition=Ready", "swarm/small", "--timeout=90s", timeout=120)
@@ -40,5 +43,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     finally:
         down = running.swarm("down", timeout=90)
     assert down.returncode == 0, down.stdout + down.stderr
-    left = stays_empty_within(10, lambda: processes(str(state)) + sorted(shared_memory() - before))
+    left = stays_empty_within(10, lambda: processes(str(state)))
     assert not left, f"`swarm down` left: {left}"
+    assert not shared_memory(record.cluster).exists(), "`swarm down` left its nodes' shared memory"
