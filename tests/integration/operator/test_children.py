@@ -77,7 +77,9 @@ async def test_a_swarm_gets_all_its_children_and_keeps_them(client: Client, star
     await settled(client)
     before = operator.writes()
     await quiet(client, operator)
-    assert operator.writes() - before <= 1.0, "an idle operator writes nothing (a late status apart)"
+    assert operator.writes() - before <= 3.0, (
+        "an idle operator writes nothing (apart from a kubelet's late statuses, each passed on once)"
+    )
     assert "Created" in {event["reason"] for event in await events(client)}
     assert operator.stop() == 0
 
