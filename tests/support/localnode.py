@@ -84,6 +84,18 @@ class InProcess:
     async def delete(self, resource: str, name: str, namespace: str = "default", **options: Any) -> None:
         await self.client.delete(resource, name, namespace, **options)
 
+    async def said_in_log(self, name: str, lines: int = 1) -> str:
+        """A container's log, once it has so many lines."""
+        stream = await self.assembly.read_log("default", name, "main", {"follow": True})
+        said = b""
+        async with asyncio.timeout(20):
+            async for chunk in stream:
+                said += chunk
+                if said.count(b"\n") >= lines:
+                    break
+        await stream.aclose()
+        return said.decode()
+
     async def log(self, name: str, container: str = "main", **options: Any) -> str:
         stream = await self.assembly.read_log("default", name, container, options)
         return b"".join([chunk async for chunk in stream]).decode()

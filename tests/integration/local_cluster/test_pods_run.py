@@ -104,7 +104,7 @@ async def test_what_is_missing_is_waited_for_and_an_event_names_it(small: InProc
     await small.create(make_config_map("later", a="at last"))
     await small.create(make_secret("later", k="v"))
     await small.until(lambda: small.ready("p") and small.ready("q"))
-    assert await small.log("p") == "at last\n"
+    assert await small.said_in_log("p") == "at last\n"
 
 
 async def test_files_from_the_api_follow_their_objects_while_the_pod_runs(small: InProcess) -> None:
@@ -146,7 +146,7 @@ async def test_the_node_s_shared_memory_is_its_own_and_goes_with_the_cluster(pai
     await pair.until(lambda: (pair.shm / "node-1/who").exists() and (pair.shm / "node-2/who").exists())
     assert (pair.shm / "node-1/who").read_text() == "node-1\n"
     assert (pair.shm / "node-2/who").read_text() == "node-2\n"
-    assert await pair.log("node-1") == "1777\n"
+    assert await pair.said_in_log("node-1") == "1777\n"
 
 
 async def test_directories_of_a_pod_go_with_it_and_those_of_a_restart_stay(small: InProcess) -> None:
@@ -250,9 +250,9 @@ async def test_cpus_of_guaranteed_pods_are_theirs_and_others_are_moved_off(small
     task = shares.main[0].task
     assert task is not None
     await small.until(lambda: os.sched_getaffinity(task.process.pid) == {real[0]})
-    cpus, exclusive = (await small.log("owns")).split()
+    cpus, exclusive = (await small.said_in_log("owns")).split()
     assert cpus
     assert exclusive == ("simulated" if len(real) >= 4 else "false")
-    assert (await small.log("shares")).split() == []
+    assert (await small.said_in_log("shares")).split() == []
     await small.delete("pods", "owns")
     await small.until(lambda: len(kubelet.services.cpus.shared) == min(4, len(real)))

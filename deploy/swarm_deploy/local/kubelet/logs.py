@@ -68,11 +68,19 @@ class _Pump:
             return
         lines = (self.rest + data).split(b"\n")
         self.rest = lines.pop()
-        entries = [(line, b"F") for line in lines]
-        while len(self.rest) >= _LINE:
-            entries.append((self.rest[:_LINE], b"P"))
-            self.rest = self.rest[_LINE:]
+        entries: list[tuple[bytes, bytes]] = []
+        for line in lines:
+            self._split(line, entries)
+            entries.append((line[len(line) // _LINE * _LINE :], b"F"))
+        self._split(self.rest, entries)
+        self.rest = self.rest[len(self.rest) // _LINE * _LINE :]
         self.log.write(self.stream, entries)
+
+    @staticmethod
+    def _split(line: bytes, entries: list[tuple[bytes, bytes]]) -> None:
+        """The whole parts of a line that is too long for one entry."""
+        for start in range(0, len(line) // _LINE * _LINE, _LINE):
+            entries.append((line[start : start + _LINE], b"P"))
 
     def close(self) -> None:
         if self.fd < 0:
@@ -201,7 +209,7 @@ def _tail_offset(path: Path, lines: int) -> int:
             data = file.read(step) + data
             entries = data.split(b"\n")
             complete = entries[:-1] if position == 0 else entries[1:-1]
-            whole = [i for i, entry in enumerate(complete) if b" F " in entry[:60]]
+            whole = [i for i, entry in enumerate(complete) if entry.split(b" ", 3)[2:3] == [b"F"]]
             if len(whole) > lines:
                 first = whole[-lines - 1] + 1
                 return position + len(data) - sum(len(e) + 1 for e in complete[first:]) - len(entries[-1])
