@@ -116,6 +116,8 @@ class Assembly:
         state, options = self.state, self.options
         self._claim()
         shm = shared_memory(self.cluster)
+        if not os.access(shm.parent, os.W_OK):
+            raise _RefusedError(8, f"{shm.parent} can't be written: nodes have their shared memory there")
         self.stack.callback(shutil.rmtree, shm, ignore_errors=True)
         self.stack.callback((state / "cluster.json").unlink, missing_ok=True)
         try:

@@ -191,8 +191,8 @@ async def test_when_the_shim_is_killed_its_pods_end_and_start_again_below_anothe
     await small.until(lambda: small.container("p").get("restartCount", 0) >= 1 and small.ready("p"))
     assert small.container("p")["lastState"]["terminated"]["exitCode"] == 137
     assert not running(before)
-    assert len(processes("sleep\x0086392")) == 1
-    assert len(processes("sleep\x0086393")) == 1
+    await small.until(lambda: len(processes("sleep\x0086392")) == 1)
+    await small.until(lambda: len(processes("sleep\x0086393")) == 1)
 
 
 async def test_a_change_of_image_restarts_the_container(small: InProcess) -> None:

@@ -110,6 +110,8 @@ def not_enforced(pod: Object) -> str:
             found.append(f"runAsUser {user}")
         if both.get("runAsNonRoot") and os.getuid() == 0:
             found.append("runAsNonRoot")
+        if "memory" in ((container.get("resources") or {}).get("limits") or {}):
+            found.append("limits on memory")
         if own.get("readOnlyRootFilesystem"):
             found.append("readOnlyRootFilesystem")
         if (own.get("capabilities") or {}).get("drop"):
