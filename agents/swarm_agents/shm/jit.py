@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from numba import njit
+from numba import int64, njit
 
-__all__ = ["PROTOCOL_DIGEST", "jit", "jit_nogil"]
+__all__ = ["PROTOCOL_DIGEST", "direct", "jit", "jit_nogil"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,3 +52,18 @@ def jit(function: F) -> F:
 def jit_nogil(function: F) -> F:
     """The same for functions that may sleep: other threads of the process go on."""
     return cast(F, _stamped(njit(cache=True, nogil=True)(function)))
+
+
+def direct(function: F) -> F:
+    """The compiled function itself, for callers that make a hundred thousand calls a second.
+
+    A call through Numba's dispatcher looks at the type of every argument first, which costs as much again as the call
+    (0.14 against 0.06 us with three integers, 0.32 against 0.16 us with fifteen). This is the one entry for integers
+    in all places: nothing but integers may be passed, without keywords. With the JIT off, the function as it is.
+    """
+    dispatcher = cast(Any, function)
+    if not hasattr(dispatcher, "get_compile_result"):
+        return function
+    signature = (int64,) * dispatcher.py_func.__code__.co_argcount
+    dispatcher.compile(signature)
+    return cast(F, dispatcher.overloads[signature].entry_point)
