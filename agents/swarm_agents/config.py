@@ -76,10 +76,12 @@ class Priority(StrEnum):
     NORMAL = "normal"
     BULK = "bulk"
 
-    @property
-    def lane(self) -> int:
-        """0 for critical to 3 for bulk."""
-        return list(Priority).index(self)
+    #: 0 for critical to 3 for bulk.
+    lane: int
+
+
+for _lane, _priority in enumerate(Priority):
+    _priority.lane = _lane  # a plain attribute: it is read for every task
 
 
 class _Model(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

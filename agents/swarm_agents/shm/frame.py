@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Layout", "address_of", "as_bytes", "lay_out", "read", "write"]
+__all__ = ["HEAD", "Layout", "address_of", "as_bytes", "lay_out", "read", "write"]
 
-_HEAD = struct.Struct("<IHH")
+#: What every frame begins with: bytes of the header, number of buffers, bytes of the name.
+HEAD = struct.Struct("<IHH")
 _ALIGN = 64
 # CPython's bytes object holds its data at its end, before one zero byte; checked below.
 _BYTES_AT = bytes.__basicsize__ - 1
@@ -60,11 +61,11 @@ def as_bytes(buffer: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def lay_out(name: bytes, header: bytes, buffers: Sequence[Any]) -> Layout:
     """Plans a frame."""
     if not buffers:
-        prefix = _HEAD.pack(len(header), 0, len(name)) + name + header
+        prefix = HEAD.pack(len(header), 0, len(name)) + name + header
         return Layout(prefix, buffers, len(prefix))
     lengths = [b.nbytes if isinstance(b, np.ndarray) else memoryview(b).nbytes for b in buffers]
     prefix = b"".join(
-        (_HEAD.pack(len(header), len(buffers), len(name)), struct.pack(f"<{len(lengths)}Q", *lengths), name, header)
+        (HEAD.pack(len(header), len(buffers), len(name)), struct.pack(f"<{len(lengths)}Q", *lengths), name, header)
     )
     size = len(prefix)
     for length in lengths:
@@ -91,9 +92,9 @@ def read(view: memoryview, at: int, length: int) -> tuple[str, memoryview, list[
     Raises:
         ValueError: the lengths do not fit, as in a slot that has been given to somebody else meanwhile.
     """
-    header_bytes, count, name_bytes = _HEAD.unpack_from(view, at)
+    header_bytes, count, name_bytes = HEAD.unpack_from(view, at)
     start, end = at, at + length
-    at += _HEAD.size
+    at += HEAD.size
     lengths: tuple[int, ...] = ()
     if count:
         if at + 8 * count > end:

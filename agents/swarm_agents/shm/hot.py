@@ -1,21 +1,39 @@
-"""The compiled calls that Python makes: each does a whole exchange, because a call costs as much as ten atomics."""
+"""The compiled calls that Python makes: each does a whole exchange, because a call costs as much as ten atomics.
+
+What does not change from one call to the next (the board's address, who calls) stands in the caller's *hand*, a few
+private words whose address goes in its place: unboxing an integer costs as much as an atomic does. What comes back
+stands in records of private memory, small payloads included, so that nothing on the board is looked at from Python on
+the way of a small task. None of these calls lets go of the GIL (but `claim_next`, which may sleep): so two threads of a
+process can't be in two of them at once, and a port's books need no other lock here.
+"""
 
 from __future__ import annotations
 
 from swarm_agents.shm.atomics import cas, copy, load, monotonic_ns, peek, poke, store
 from swarm_agents.shm.blocks import alloc, block_address, free_block
-from swarm_agents.shm.jit import jit
+from swarm_agents.shm.jit import jit, jit_nogil
 from swarm_agents.shm.layout import (
+    BLOCK_MASK,
     C_ANSWERED,
     C_COMMITTED,
     C_FAILED,
     C_FENCED,
+    DONE,
+    GEN_MASK,
+    H_DONE_CAP,
+    H_LANE_SLOTS,
     H_PORTS,
+    H_READY_CAP,
+    INLINE_MAX,
+    LANES,
     M_BEAT,
     M_RUNNING,
     M_SLOT,
+    NO_BLOCK,
+    P_DONE_HEAD,
     P_OWNER,
     P_RESCAN,
+    P_RINGS,
     R_AGENT,
     R_EPOCH,
     R_HOPS,
@@ -24,11 +42,63 @@ from swarm_agents.shm.layout import (
     R_RUN,
     R_STATUS,
     RESULT_HEADER,
+    S_BLOCK,
+    S_INLINE,
+    S_LENGTH,
+    S_PORT_OWNER,
     S_SUBMITTED,
+    X_OUT,
 )
-from swarm_agents.shm.tasks import commit, count, is_fenced, member_at, port_at, record, release, slot_at
+from swarm_agents.shm.parking import claim_wait
+from swarm_agents.shm.tasks import (
+    commit,
+    count,
+    is_fenced,
+    member_at,
+    port_at,
+    record,
+    release,
+    slot_at,
+    state_at,
+    submit,
+)
 
-__all__ = ["beat", "commit_block", "commit_small", "finish", "now_ns", "put_down", "take_port", "take_rescan"]
+__all__ = [
+    "HAND_WORDS",
+    "TAKE_MOST",
+    "TAKE_STRIDE",
+    "beat",
+    "claim_next",
+    "commit_block",
+    "commit_small",
+    "finish",
+    "now_ns",
+    "put_down",
+    "reply",
+    "send",
+    "take",
+    "take_port",
+    "take_rescan",
+    "take_slot",
+]
+
+# --- a hand: private words by index
+N_BASE, N_PORT, N_OWNER, N_MEMBER, N_EPOCH, N_SCRATCH = range(6)
+HAND_WORDS = 6
+
+# --- a record of an answer that was taken: words by index, then a small payload
+(T_SLOT, T_WORD, T_KIND, T_STATUS, T_AGENT, T_EPOCH, T_QUEUED, T_RUN, T_LENGTH, T_HOPS, T_LANE) = range(11)
+T_PAYLOAD = 128  # bytes
+#: A record's kind: the board's own answer, None, a plain value, one with buffers, one that still lies in its block.
+T_REASON, T_NONE, T_PLAIN, T_BUFFERS, T_BLOCK = range(5)
+T_INLINE = 448
+TAKE_STRIDE = T_PAYLOAD + T_INLINE
+TAKE_MOST = 64
+# A frame without name and buffers whose header is msgpack's nil, as its first eight and its last byte.
+_NIL_HEAD, _NIL = 1, 0xC0
+
+#: Where `claim_next` puts an inline payload, in bytes after a scratch's X_OUT.
+CLAIM_PAYLOAD = 128
 
 
 @jit
@@ -65,12 +135,18 @@ def take_rescan(base: int, port: int) -> bool:
 
 
 @jit
-def _settle(base: int, slot: int, mine: int, block: int, member: int, epoch: int, lane: int, status: int,
-            queued: int, run: int) -> int:  # fmt: skip
-    done = commit(base, slot, mine, block, member, epoch)
+def put_down(base: int, member: int) -> None:
+    """Shows in the member's record that it has nothing in hand: for people, never for control."""
     at = member_at(base, member)
     store(at + M_SLOT, 0)
     store(at + M_RUNNING, load(at + M_RUNNING) - 1)
+
+
+@jit
+def _settle(base: int, slot: int, mine: int, block: int, member: int, epoch: int, lane: int, status: int,
+            queued: int, run: int) -> int:  # fmt: skip
+    done = commit(base, slot, mine, block, member, epoch)
+    put_down(base, member)
     if done == 0:
         free_block(base, block, member, epoch)
         count(base, member, C_FENCED, 1)
@@ -131,8 +207,108 @@ def finish(base: int, slot: int, word: int, member: int, lane: int, scratch: int
 
 
 @jit
-def put_down(base: int, member: int) -> None:
-    """Shows in the member's record that it has nothing in hand: for people, never for control."""
-    at = member_at(base, member)
-    store(at + M_SLOT, 0)
-    store(at + M_RUNNING, load(at + M_RUNNING) - 1)
+def send(hand: int, lane: int, kernel: int, id_hi: int, id_lo: int, deadline: int, wall_deadline: int, payload: int,
+         length: int, block: int) -> int:  # fmt: skip
+    """`tasks.submit` by a port's hand: slot | generation << 24, or what `submit` returns below 0."""
+    base = peek(hand + N_BASE * 8)
+    slot = submit(
+        base, peek(hand + N_PORT * 8), peek(hand + N_OWNER * 8), peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8),
+        lane, kernel, id_hi, id_lo, deadline, wall_deadline, payload, length, block, peek(hand + N_SCRATCH * 8),
+    )  # fmt: skip
+    if slot < 0:
+        return slot
+    # The generation lasts until this port takes the answer: it may be read after the slot was given away.
+    return slot | (((load(state_at(base, slot)) >> 42) & GEN_MASK) << 24)
+
+
+@jit
+def _take_one(hand: int, slot: int, word: int, out: int) -> int:
+    """Takes an answer that is this port's: 1, and its record; 0 when it has been taken already."""
+    base, member, scratch = peek(hand + N_BASE * 8), peek(hand + N_MEMBER * 8), peek(hand + N_SCRATCH * 8)
+    lane = slot // load(base + H_LANE_SLOTS * 8)
+    block = (word >> 10) & BLOCK_MASK
+    poke(out + T_SLOT * 8, slot)
+    poke(out + T_WORD * 8, word)
+    poke(out + T_LANE * 8, lane)
+    kind = T_REASON
+    if block < NO_BLOCK:
+        at = base + block_address(base, block)
+        length = peek(at + R_LENGTH)
+        copy(out + T_STATUS * 8, at, 56)
+        if length > T_INLINE:
+            poke(out + T_KIND * 8, T_BLOCK)
+            return 1
+        at += RESULT_HEADER
+        copy(out + T_PAYLOAD, at, length)
+        head = peek(at)
+        if head == _NIL_HEAD and length == 9 and peek(out + T_PAYLOAD + 8) & 255 == _NIL:
+            kind = T_NONE
+        elif (head >> 32) & 0xFFFF == 0:
+            kind = T_PLAIN
+        else:
+            kind = T_BUFFERS
+    poke(out + T_KIND * 8, kind)
+    return finish(base, slot, word, member, lane, scratch)
+
+
+@jit
+def take(hand: int, limit: int, out: int) -> int:
+    """Takes up to `limit` answers off a port's ring: a record of TAKE_STRIDE bytes each to `out`; how many.
+
+    -1 when the port has to look at all its tasks first: somebody died who may have answered without a hint.
+    """
+    base, owner = peek(hand + N_BASE * 8), peek(hand + N_OWNER * 8)
+    at = port_at(base, peek(hand + N_PORT * 8))
+    if load(at + P_RESCAN) != 0 and cas(at + P_RESCAN, 1, 0):
+        return -1
+    cap = load(base + H_DONE_CAP * 8)
+    ring = at + P_RINGS + LANES * load(base + H_READY_CAP * 8) * 8
+    first = load(at + P_DONE_HEAD)
+    head = first
+    found = 0
+    while found < limit:
+        entry = load(ring + (head & (cap - 1)) * 8)
+        if entry >> 32 != (head // cap + 1) & 0x7FFFFFFF:
+            break
+        head += 1
+        slot = entry & 0xFFFFFFFF
+        word = load(state_at(base, slot))
+        if word & 7 == DONE and load(slot_at(base, slot) + S_PORT_OWNER) == owner:
+            found += _take_one(hand, slot, word, out + found * TAKE_STRIDE)
+    if head != first:
+        store(at + P_DONE_HEAD, head)
+    return found
+
+
+@jit
+def take_slot(hand: int, slot: int, gen: int, out: int) -> int:
+    """`take` for one task of this port, by its slot and generation; 0 when it has no answer yet."""
+    word = load(state_at(peek(hand + N_BASE * 8), slot))
+    if word & 7 != DONE or (word >> 42) & GEN_MASK != gen:
+        return 0
+    return _take_one(hand, slot, word, out)
+
+
+@jit_nogil
+def claim_next(hand: int, first: int, last: int, spin: int, timeout: int) -> int:
+    """`parking.claim_wait` by a worker's hand. After the slot's words, an inline payload stands in the scratch too: as
+    it was when it was claimed, whatever happens to the slot when this member is fenced."""
+    base, scratch = peek(hand + N_BASE * 8), peek(hand + N_SCRATCH * 8)
+    got = claim_wait(base, peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8), first, last, spin, timeout, scratch)
+    if got == 1:
+        out = scratch + X_OUT * 8
+        if peek(out + 24 + S_BLOCK) == NO_BLOCK:
+            length = peek(out + 24 + S_LENGTH)
+            if 0 <= length <= INLINE_MAX:
+                copy(out + CLAIM_PAYLOAD, slot_at(base, peek(out)) + S_INLINE, length)
+    return got
+
+
+@jit
+def reply(hand: int, slot: int, mine: int, payload: int, length: int, lane: int, status: int, queued: int,
+          claimed_at: int, hops: int) -> int:  # fmt: skip
+    """`commit_small` by a worker's hand."""
+    return commit_small(
+        peek(hand + N_BASE * 8), slot, mine, payload, length, peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8),
+        lane, status, queued, claimed_at, hops, peek(hand + N_SCRATCH * 8),
+    )  # fmt: skip

@@ -8,6 +8,7 @@ knows what they do says `copy=False`, and the block is freed when the last array
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 import time
@@ -33,25 +34,23 @@ from swarm_agents.errors import (
 )
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address, free_block, hold_published
+from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
     BLOCK_MASK,
     C_CANCELLED,
     C_FULL,
-    DONE,
     GEN_MASK,
     H_MAX_ATTEMPTS,
     H_PAGE_BYTES,
     H_PAGES,
-    H_STATES_AT,
     INLINE_MAX,
-    NO_BLOCK,
     R_CANCELLED,
     R_EXPIRED,
     RESULT_HEADER,
     SCRATCH_WORDS,
+    STATUS_ERROR,
     STATUS_VALUE,
-    X_OUT,
 )
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.parking import poll_wait
@@ -64,22 +63,28 @@ __all__ = ["Answer", "Port", "RawAnswer", "Ticket"]
 
 #: How many 256ths of the arena the tasks of each lane may fill: what is left is for the more urgent, and for results.
 _SHARES = (224, 208, 192, 176)
+_RECORD = struct.Struct("<11q")
 _RESULT_WORDS = struct.Struct("<7q")
-_MOST_AT_ONCE = 512
+_HEAD = struct.Struct("<Q")
 _WAIT_STEP = 0.0005
+_WORD, _HALF = 1 << 64, 1 << 63
+#: Headers that are made and read most of all: no arguments, and no value.
+_NO_ARGUMENTS = codec.encode(((), {}))[0]
+NIL = codec.encode(None)[0]
+#: What `RawAnswer` is made of, in its order.
+_Taken = tuple["Ticket", bytes, list[Any], bool, "SwarmError | None", int, int, int, float, float, int]
+_LONGEST_WAIT_NS = 100_000_000
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """A task of this port that has no answer yet."""
 
-    __slots__ = ("gen", "kernel", "lane", "slot", "task_id")
-
-    def __init__(self, task_id: tuple[int, int], kernel: str, lane: int, slot: int, gen: int) -> None:
-        self.task_id = task_id
-        self.kernel = kernel
-        self.lane = lane
-        self.slot = slot
-        self.gen = gen
+    #: Two words of 64 bits: this port's own and a number, or what the submitter said.
+    task_id: tuple[int, int]
+    kernel: str
+    lane: int
+    slot: int
+    gen: int
 
     @property
     def priority(self) -> Priority:
@@ -142,13 +147,20 @@ class Port:
         self._number, self._owner = number, owner
         self._scratch = np.zeros(SCRATCH_WORDS, np.int64)
         self._scratch_at = int(self._scratch.ctypes.data)
-        self._out = self._scratch[X_OUT:]
+        self._hand = np.array([self._base, number, owner, self._index, self._epoch, self._scratch_at], np.int64)
+        self._hand_at = int(self._hand.ctypes.data)
+        self._records = np.zeros(hot.TAKE_MOST * hot.TAKE_STRIDE, np.uint8)
+        self._records_at = int(self._records.ctypes.data)
+        self._records_view = self._records.data
+        self._send, self._take_some, self._take_slot = direct(hot.send), direct(hot.take), direct(hot.take_slot)
+        self._wait: Any = direct(poll_wait)
         self._lock = threading.Lock()
         self._outstanding: dict[int, Ticket] = {}
-        self._ready: deque[RawAnswer] = deque()
+        self._ready: deque[_Taken] = deque()
         self._client_id = board.new_client_id()
-        self._sequence = 0
-        self._names: dict[str, tuple[int, bytes]] = {}
+        self._sequence = itertools.count(1)
+        #: By kernel: its number, its name in bytes, and the whole frame of a call without arguments.
+        self._names: dict[str, tuple[int, bytes, bytes]] = {}
 
     @property
     def pending(self) -> int:
@@ -182,7 +194,12 @@ class Port:
             PayloadError: the arguments can't travel.
             Fenced: this member was declared dead.
         """
-        header, buffers = codec.encode((args, kwargs or {}))
+        header: bytes
+        buffers: Sequence[Any]
+        if args or kwargs:
+            header, buffers = codec.encode((args, kwargs or {}))
+        else:
+            header, buffers = _NO_ARGUMENTS, ()
         return self.submit_raw(
             kernel, header, buffers, priority=priority, task_id=task_id, deadline=deadline, timeout=timeout
         )
@@ -201,61 +218,67 @@ class Port:
         """`submit` for arguments that `codec.encode` (here or on another node) has split already."""
         known = self._names.get(kernel)
         if known is None:
-            known = self._names[kernel] = (kernel_id(kernel), kernel.encode())
-        number, name = known
-        layout = frame.lay_out(name, header, buffers)
+            name = kernel.encode()
+            known = kernel_id(kernel), name, frame.lay_out(name, _NO_ARGUMENTS, ()).prefix
+            self._names[kernel] = known
+        number, name, alone = known
         lane = priority.lane
-        due = 0
+        due = wall = 0
         if deadline is not None:
             due = hot.now_ns() + int((deadline - time.time()) * 1e9)
-        wall = 0 if deadline is None else struct.unpack("<q", struct.pack("<d", deadline))[0]
-        with self._lock:
-            if task_id is None:
-                self._sequence += 1
-                task_id = (self._client_id, self._sequence)
-            high, low = _signed(task_id[0]), _signed(task_id[1])
+            wall = struct.unpack("<q", struct.pack("<d", deadline))[0]
+        if task_id is None:
+            task_id = (self._client_id, next(self._sequence))
+        high, low = task_id
+        if high >= _HALF:
+            high -= _WORD
+        if low >= _HALF:
+            low -= _WORD
+        layout, block = None, -1
+        if header is _NO_ARGUMENTS:
+            inline = alone
+        else:
+            layout = frame.lay_out(name, header, buffers)
             inline = layout.as_bytes() if layout.size <= INLINE_MAX else b""
-            give_up = time.monotonic() + timeout if timeout > 0 else 0.0
-            while True:
-                slot = self._put(number, high, low, due, wall, lane, layout, inline)
-                if slot >= 0:
-                    break
-                if not give_up or time.monotonic() >= give_up:
-                    tasks.count(self._base, self._index, C_FULL, 1)
-                    raise SwarmFull(
-                        f"the {PRIORITIES[lane]} lane or the arena is full: take results before you submit more, "
-                        "or submit with a timeout"
+        give_up = 0.0
+        while True:
+            with self._lock:
+                if inline:
+                    size = len(inline)
+                else:
+                    assert layout is not None
+                    size = layout.size
+                    block = self._store(layout, lane)
+                got = -1
+                if inline or block >= 0:
+                    got = self._send(
+                        self._hand_at, lane, number, high, low, due, wall, frame.address_of(inline), size, block
                     )
+                    if got >= 0:
+                        slot = got & 0xFFFFFF
+                        ticket = self._outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
+                        return ticket
+                    if block >= 0:
+                        free_block(self._base, block, self._index, self._epoch)
+                    if got == -3:
+                        raise self._fenced()
                 # Answers that lie there hold what is waited for: take them in, for a later poll.
-                if not self._take(_MOST_AT_ONCE, copy=True):
-                    self._lock.release()
-                    try:
-                        poll_wait(self._base, self._number, 20_000, int(_WAIT_STEP * 1e9))
-                    finally:
-                        self._lock.acquire()
-            gen = (self._word(slot) >> 42) & GEN_MASK
-            ticket = Ticket(task_id, kernel, lane, slot, gen)
-            self._outstanding[slot] = ticket
-            return ticket
+                taken = self._take(hot.TAKE_MOST, copy=True)
+                self._ready.extend(taken)
+            now = time.monotonic()
+            if not give_up:
+                give_up = now + timeout
+            if now >= give_up:
+                tasks.count(self._base, self._index, C_FULL, 1)
+                raise SwarmFull(
+                    f"the {PRIORITIES[lane]} lane or the arena is full: take results before you submit more, "
+                    "or submit with a timeout"
+                )
+            if not taken:
+                self._wait(self._base, self._number, 20_000, int(_WAIT_STEP * 1e9))
 
-    def _put(
-        self, kernel: int, high: int, low: int, due: int, wall: int, lane: int, layout: frame.Layout, inline: bytes
-    ) -> int:
-        block = -1
-        if not inline:
-            block = self._store(layout, lane)
-            if block < 0:
-                return -1
-        slot = tasks.submit(
-            self._base, self._number, self._owner, self._index, self._epoch, lane, kernel, high, low, due, wall,
-            frame.address_of(inline), layout.size, block, self._scratch_at,
-        )  # fmt: skip
-        if slot < 0:
-            if block >= 0:
-                free_block(self._base, block, self._index, self._epoch)
-            if slot == -3:
-                raise Fenced(f"{self._member.name} was declared dead in epoch {self._epoch}: join again")
-        return int(slot)
+    def _fenced(self) -> Fenced:
+        return Fenced(f"{self._member.name} was declared dead in epoch {self._epoch}: join again")
 
     def _store(self, layout: frame.Layout, lane: int) -> int:
         block = alloc(self._base, layout.size, self._index, self._epoch, _SHARES[lane], 0, self._scratch_at)
@@ -269,9 +292,6 @@ class Port:
             frame.write(self._view, block_address(self._base, block), layout)
         return int(block)
 
-    def _word(self, slot: int) -> int:
-        return int(struct.unpack_from("<q", self._view, self._board.words[H_STATES_AT] + slot * 8)[0])
-
     # -- answers
 
     def poll(self, max_n: int = 256, *, copy: bool = True) -> list[Answer]:
@@ -280,28 +300,39 @@ class Port:
         With `copy=False` arrays of a result are views of the arena, whose room is free again when they are collected;
         they are valid until this member leaves.
         """
-        return [self._decode(raw) for raw in self.poll_raw(max_n, copy=copy)]
+        return [_decode(taken) for taken in self._poll(max_n, copy)]
 
     def poll_raw(self, max_n: int = 256, *, copy: bool = True) -> list[RawAnswer]:
         """`poll` without decoding."""
+        return [RawAnswer(*taken) for taken in self._poll(max_n, copy)]
+
+    def _poll(self, max_n: int, copy: bool) -> list[_Taken]:
+        ready = self._ready
         with self._lock:
-            self._take(max_n - len(self._ready), copy=copy)
-            return [self._ready.popleft() for _ in range(min(max_n, len(self._ready)))]
+            if not ready:
+                return self._take(max_n, copy=copy)
+            while len(ready) < max_n and (taken := self._take(max_n - len(ready), copy=copy)):
+                ready.extend(taken)
+            return [ready.popleft() for _ in range(min(max_n, len(ready)))]
 
     def wait(self, timeout: float) -> bool:
         """Waits for up to `timeout` seconds until there is an answer to poll: spinning shortly, then asleep."""
         if self._ready:
             return True
-        end = time.monotonic() + timeout
+        left = int(timeout * 1e9)
+        end = 0
         while True:
-            left = end - time.monotonic()
-            slice_ns = max(0, min(int(left * 1e9), 100_000_000))
-            if poll_wait(self._base, self._number, self._board.spin_ns, slice_ns):
+            if self._wait(self._base, self._number, self._board.spin_ns, max(0, min(left, _LONGEST_WAIT_NS))):
                 return True
             if tasks.is_fenced(self._base, self._index, self._epoch):
-                raise Fenced(f"{self._member.name} was declared dead in epoch {self._epoch}: join again")
-            if left <= 0:
+                raise self._fenced()
+            if left <= _LONGEST_WAIT_NS:
                 return False
+            # In slices, so that Python sees signals.
+            now = hot.now_ns()
+            if not end:
+                end = now + left - _LONGEST_WAIT_NS
+            left = end - now
 
     def cancel(self, ticket: Ticket) -> bool:
         """Asks that a task be given up. True: it will not be begun, and its answer is `TaskCancelled`. False: it has
@@ -314,53 +345,72 @@ class Port:
                 tasks.count(self._base, self._index, C_CANCELLED, 1)
             return done
 
-    def _take(self, limit: int, *, copy: bool) -> int:
-        """Moves answers from the board to `_ready`. The caller holds the lock."""
-        taken = 0
-        if hot.take_rescan(self._base, self._number):
-            for slot in list(self._outstanding):
-                word = self._word(slot)
-                if word & 7 == DONE:
-                    taken += self._finish(slot, word, copy)
-        while taken < limit:
-            found = tasks.poll(
-                self._base, self._number, self._owner, min(limit - taken, _MOST_AT_ONCE), self._scratch_at + X_OUT * 8
-            )
-            if not found:
-                break
-            for slot, word in self._out[: 2 * found].reshape(found, 2).tolist():
-                taken += self._finish(slot, word, copy)
-        return taken
+    def _take(self, limit: int, *, copy: bool) -> list[_Taken]:
+        """Takes answers off the board, at most `limit` or a buffer's worth. The caller holds the lock."""
+        limit = min(limit, hot.TAKE_MOST)
+        if limit <= 0:
+            return []
+        found = self._take_some(self._hand_at, limit, self._records_at)
+        out: list[_Taken] = []
+        if found > 0:
+            for number in range(found):
+                self._read(number, copy, out)
+        elif found < 0:
+            for slot, ticket in list(self._outstanding.items()):
+                if self._take_slot(self._hand_at, slot, ticket.gen, self._records_at):
+                    self._read(0, copy, out)
+        return out
 
-    def _finish(self, slot: int, word: int, copy: bool) -> int:
+    def _read(self, number: int, copy: bool, out: list[_Taken]) -> None:
+        """Makes of a record what `RawAnswer` is made of."""
+        view, at = self._records_view, number * hot.TAKE_STRIDE
+        slot, word, kind, status, agent, epoch, queued, run, length, hops, _ = _RECORD.unpack_from(view, at)
         ticket = self._outstanding.get(slot)
         if ticket is None or (word >> 42) & GEN_MASK != ticket.gen:
-            return 0  # the same slot twice, or an answer that a sweep has shown again
-        del self._outstanding[slot]
-        block = (word >> 10) & BLOCK_MASK
+            return  # an answer that a sweep has shown again
+        header: bytes = b""
+        kept: list[Any] = []
+        error = None
         attempts = (word >> 3) & ATTEMPTS_MASK
-        if block >= NO_BLOCK:
-            answer = RawAnswer(
-                ticket, b"", [], False, self._reason(block, ticket, attempts), -1, 0, attempts, 0.0, 0.0, 0
-            )
-        else:
-            at = block_address(self._base, block)
-            status, agent, epoch, queued, run, length, hops = _RESULT_WORDS.unpack_from(self._view, at)
-            _, header, buffers = frame.read(self._view, at + RESULT_HEADER, length)
-            kept: list[Any]
-            if not buffers:
-                kept = []
-            elif copy or block < self._board.cells:
-                kept = [np.frombuffer(buffer, np.uint8).copy() if buffer.nbytes else b"" for buffer in buffers]
-            else:
+        if kind == hot.T_NONE:
+            header = NIL
+        elif kind == hot.T_PLAIN:
+            at += hot.T_PAYLOAD
+            sizes = _HEAD.unpack_from(view, at)[0]
+            begin = at + 8 + (sizes >> 48)
+            header = bytes(view[begin : begin + (sizes & 0xFFFFFFFF)])
+        elif kind == hot.T_BUFFERS:
+            _, found, buffers = frame.read(view, at + hot.T_PAYLOAD, length)
+            header, kept = bytes(found), [_copied(buffer) for buffer in buffers]
+        elif kind == hot.T_BLOCK:
+            block = (word >> 10) & BLOCK_MASK
+            _, found, buffers = frame.read(self._view, block_address(self._base, block) + RESULT_HEADER, length)
+            header = bytes(found)
+            if buffers and not copy:
                 kept = self._lend(block, slot, ticket.gen, buffers)
-            answer = RawAnswer(
-                ticket, bytes(header), kept, status == STATUS_VALUE, None, agent, epoch, attempts,
-                queued * 1e-9, run * 1e-9, hops,
-            )  # fmt: skip
-        hot.finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at)
-        self._ready.append(answer)
-        return 1
+            else:
+                kept = [_copied(buffer) for buffer in buffers]
+            if not hot.finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at):
+                return
+        else:
+            status, agent, epoch, queued, run, hops = STATUS_ERROR, -1, 0, 0, 0, 0
+            error = self._reason((word >> 10) & BLOCK_MASK, ticket, attempts)
+        del self._outstanding[slot]
+        out.append(
+            (
+                ticket,
+                header,
+                kept,
+                status == STATUS_VALUE,
+                error,
+                agent,
+                epoch,
+                attempts,
+                queued * 1e-9,
+                run * 1e-9,
+                hops,
+            )
+        )
 
     def _lend(self, block: int, slot: int, gen: int, buffers: list[memoryview]) -> list[Any]:
         """Views of a result's buffers that keep its block until they are collected."""
@@ -383,17 +433,23 @@ class Port:
             "agents' logs for what kills them; failover.maxAttempts says how often a task is tried"
         )
 
-    def _decode(self, raw: RawAnswer) -> Answer:
-        value, error = None, raw.error
-        if error is None:
+
+def _decode(taken: _Taken) -> Answer:
+    ticket, header, buffers, ok, error, agent, epoch, attempts, queued, run, hops = taken
+    value = None
+    if ok:
+        if header is not NIL:
             try:
-                if raw.ok:
-                    value = codec.decode(raw.header, raw.buffers)
-                else:
-                    error = from_wire(msgspec.msgpack.decode(raw.header, type=dict[str, str]))
+                value = codec.decode(header, buffers)
             except SwarmError as failed:
                 error = failed
-        return Answer(raw.ticket, value, error, raw.agent, raw.epoch, raw.attempts, raw.queued_s, raw.run_s, raw.hops)
+    elif error is None:
+        error = from_wire(msgspec.msgpack.decode(header, type=dict[str, str]))
+    return Answer(ticket, value, error, agent, epoch, attempts, queued, run, hops)
+
+
+def _copied(buffer: memoryview) -> Any:
+    return np.frombuffer(buffer, np.uint8).copy() if buffer.nbytes else b""
 
 
 class _Lease:
@@ -417,8 +473,3 @@ class _Lease:
             self._member.holds -= 1
             if self._member.left and not self._member.holds:
                 self._member.life.release()  # whoever looks next ends the quarantine
-
-
-def _signed(word: int) -> int:
-    """A word of 64 bits as the signed number that compiled code takes."""
-    return word - (1 << 64) if word >= 1 << 63 else word

@@ -21,6 +21,8 @@ from swarm_agents.config import Priority
 from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, SwarmFull, to_wire
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address
+from swarm_agents.shm.frame import HEAD
+from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
     C_HANDED_BACK,
@@ -34,7 +36,6 @@ from swarm_agents.shm.layout import (
     NO_BLOCK,
     RESULT_HEADER,
     S_CANCEL,
-    S_INLINE,
     SCRATCH_WORDS,
     SLOT_STRIDE,
     STATUS_ERROR,
@@ -42,7 +43,6 @@ from swarm_agents.shm.layout import (
     X_OUT,
     X_RETRIES,
 )
-from swarm_agents.shm.parking import claim_wait
 
 if TYPE_CHECKING:
     from swarm_agents.shm.board import Board
@@ -57,6 +57,10 @@ _SMALL = CELL_BYTES - RESULT_HEADER
 RESULT_PATIENCE = 30.0
 _PRIORITIES = tuple(Priority)
 _WORD = 1 << 64
+#: What is read and written most of all: no arguments, and no value.
+_NO_ARGUMENTS = codec.encode(((), {}))[0]
+_NIL_FRAME = frame.lay_out(b"", codec.encode(None)[0], ()).as_bytes()
+_NIL_AT = frame.address_of(_NIL_FRAME)
 
 
 class Claim:
@@ -66,66 +70,107 @@ class Claim:
         "_board",
         "_decoded",
         "_frame",
+        "_inline",
         "_mine",
-        "attempt",
+        "_words",
         "claimed_ns",
-        "deadline",
-        "kernel",
         "kernel_number",
-        "priority",
+        "lane",
         "queued_ns",
         "slot",
-        "task_id",
     )
 
-    def __init__(self, board: Board, words: tuple[Any, ...]) -> None:
-        slot, mine, now, _, _, number, high, low, due, submitted, length, block, _, wall = words
+    def __init__(self, board: Board, words: tuple[Any, ...], inline: bytes | None, lane_slots: int) -> None:
+        """`words` as `_CLAIM_WORDS` reads them; `inline`: the frame, when it lay in the slot itself."""
         self._board = board
-        self.slot = slot
-        self._mine = mine
-        self.claimed_ns = now
-        self.queued_ns = max(0, now - submitted)
-        self.kernel_number = number
-        #: (client, number), two words of 64 bits
-        self.task_id = (high % _WORD, low % _WORD)
-        #: unix seconds, as the submitter said it, or None
-        self.deadline = wall if due else None
-        #: from 1: how often this task has been begun
-        self.attempt = (mine >> 3) & ATTEMPTS_MASK
-        self.priority = _PRIORITIES[slot // board.words[H_LANE_SLOTS]]
-        view = board.mapping.view
-        at = (
-            block_address(board.mapping.base, block)
-            if block < NO_BLOCK
-            else board.words[H_SLOTS_AT] + slot * SLOT_STRIDE + S_INLINE
-        )
-        self._frame = frame.read(view, at, length)
-        self.kernel = self._frame[0]
+        self._words = words
+        self.slot: int = words[0]
+        self._mine: int = words[1]
+        self.claimed_ns: int = words[2]
+        self.kernel_number: int = words[5]
+        self.lane: int = words[0] // lane_slots
+        queued = words[2] - words[9]
+        self.queued_ns: int = queued if queued > 0 else 0
+        self._inline = inline
+        self._frame: tuple[str, memoryview, list[memoryview]] | None = None
         self._decoded: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    @property
+    def task_id(self) -> tuple[int, int]:
+        """(client, number), two words of 64 bits."""
+        return self._words[6] % _WORD, self._words[7] % _WORD
+
+    @property
+    def deadline(self) -> float | None:
+        """Unix seconds, as the submitter said it, or None."""
+        return self._words[13] if self._words[8] else None
+
+    @property
+    def attempt(self) -> int:
+        """From 1: how often this task has been begun."""
+        return (self._mine >> 3) & ATTEMPTS_MASK
+
+    @property
+    def priority(self) -> Priority:
+        return _PRIORITIES[self.lane]
+
+    def open(self) -> tuple[str, memoryview, list[memoryview]]:
+        """The frame: the kernel's name, the arguments' header, and the buffers that it refers to.
+
+        Raises:
+            ValueError: it is torn. Only when this member was fenced, and the slot is another task's by now.
+        """
+        if self._frame is None:
+            if self._inline is not None:
+                self._frame = frame.read(memoryview(self._inline), 0, len(self._inline))
+            else:
+                mapping = self._board.mapping
+                self._frame = frame.read(mapping.view, block_address(mapping.base, self._words[11]), self._words[10])
+        return self._frame
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+        return self.open()[0]
 
     @property
     def header(self) -> memoryview:
         """The arguments' msgpack header, as it lies on the board."""
-        return self._frame[1]
+        return self.open()[1]
 
     @property
     def buffers(self) -> list[memoryview]:
         """The buffers that the header refers to, as they lie on the board."""
-        return self._frame[2]
+        return self.open()[2]
 
     @property
     def args(self) -> tuple[Any, ...]:
         """The positional arguments; decoding them may raise PayloadError."""
-        return self._arguments()[0]
+        return self.arguments()[0]
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments; decoding them may raise PayloadError."""
-        return self._arguments()[1]
+        return self.arguments()[1]
 
-    def _arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments.
+
+        Raises:
+            PayloadError: they can't be read.
+        """
         if self._decoded is None:
-            value = codec.decode(self.header, self.buffers)
+            inline = self._inline
+            if inline is not None and self._frame is None:
+                # Without buffers what comes after the name is the header: no need of views.
+                _, count, name_bytes = HEAD.unpack_from(inline)
+                header = inline[HEAD.size + name_bytes :]
+                if header == _NO_ARGUMENTS:
+                    self._decoded = (), {}
+                    return self._decoded
+                value = codec.decode(self.header, self.buffers) if count else codec.decode(header)
+            else:
+                value = codec.decode(self.header, self.buffers)
             match value:
                 case [list() as args, dict() as kwargs]:
                     self._decoded = tuple(args), kwargs
@@ -156,7 +201,11 @@ class Worker:
         self._scratch = np.zeros(SCRATCH_WORDS, np.int64)
         self._scratch[X_RETRIES : X_RETRIES + LANES] = -1  # nothing has been looked at yet
         self._scratch_at = int(self._scratch.ctypes.data)
-        self._out = self._scratch.data.cast("B")
+        self._out = self._scratch.data.cast("B")[X_OUT * 8 :]
+        self._hand = np.array([self._base, -1, 0, self._index, self._epoch, self._scratch_at], np.int64)
+        self._hand_at = int(self._hand.ctypes.data)
+        self._next, self._reply = direct(hot.claim_next), direct(hot.reply)
+        self._lane_slots = board.words[H_LANE_SLOTS]
 
     def claim(self, timeout: float = 0.0, *, lanes: tuple[int, int] = (0, LANES - 1)) -> Claim | None:
         """Claims the most urgent task, waiting up to `timeout` seconds for one: spinning shortly, then asleep.
@@ -168,14 +217,14 @@ class Worker:
             Fenced: this member was declared dead; its claims are void.
         """
         wait = int(timeout * 1e9)
+        first, last = lanes
         end = 0
         while True:
-            got = claim_wait(
-                self._base, self._index, self._epoch, lanes[0], lanes[1], self._board.spin_ns,
-                min(wait, _LONGEST_WAIT_NS), self._scratch_at,
-            )  # fmt: skip
+            got = self._next(
+                self._hand_at, first, last, self._board.spin_ns, wait if wait < _LONGEST_WAIT_NS else _LONGEST_WAIT_NS
+            )
             if got == 1:
-                return self._open(_CLAIM_WORDS.unpack_from(self._out, X_OUT * 8))
+                return self._open()
             if got == -3:
                 raise Fenced(f"{self._member.name} was declared dead in epoch {self._epoch}: join again")
             if wait <= _LONGEST_WAIT_NS:
@@ -190,10 +239,22 @@ class Worker:
 
     claim_raw = claim
 
-    def _open(self, words: tuple[Any, ...]) -> Claim | None:
+    def _open(self) -> Claim | None:
+        words = _CLAIM_WORDS.unpack_from(self._out)
+        length = words[10]
         try:
-            return Claim(self._board, words)
-        except ValueError:
+            if words[11] != NO_BLOCK:
+                claim = Claim(self._board, words, None, self._lane_slots)
+                claim.open()
+                return claim
+            inline = bytes(self._out[hot.CLAIM_PAYLOAD : hot.CLAIM_PAYLOAD + length])
+            header_bytes, count, name_bytes = HEAD.unpack_from(inline)
+            if count == 0 and HEAD.size + name_bytes + header_bytes == len(inline):
+                return Claim(self._board, words, inline, self._lane_slots)
+            claim = Claim(self._board, words, inline, self._lane_slots)
+            claim.open()
+            return claim
+        except (ValueError, struct.error):
             # Only when this member was fenced meanwhile, and the slot is another task's by now.
             tasks.hand_back(self._base, words[0], words[1], 0)
             hot.put_down(self._base, self._index)
@@ -207,6 +268,13 @@ class Worker:
             PayloadTooLarge: it is larger than the arena; the claim stands.
             SwarmFull: the arena had no room for it for a long time; the claim stands.
         """
+        if value is None:
+            done = self._reply(
+                self._hand_at, claim.slot, claim._mine, _NIL_AT, len(_NIL_FRAME), claim.lane, STATUS_VALUE,
+                claim.queued_ns, claim.claimed_ns, 0,
+            )  # fmt: skip
+            if done >= 0:
+                return bool(done)
         header, buffers = codec.encode(value)
         return self.commit_raw(claim, header, buffers)
 
@@ -235,20 +303,24 @@ class Worker:
         """
         layout = frame.lay_out(b"", header, buffers)
         status = STATUS_VALUE if ok else STATUS_ERROR
-        lane = claim.slot // self._board.words[H_LANE_SLOTS]
         began = claim.claimed_ns if run_ns is None else hot.now_ns() - run_ns
-        common = (self._index, self._epoch, lane, status, claim.queued_ns, began, hops)
         if layout.size <= _SMALL:
             data = layout.as_bytes()
-            done = hot.commit_small(
-                self._base, claim.slot, claim._mine, frame.address_of(data), layout.size, *common, self._scratch_at
-            )
+            done = self._reply(
+                self._hand_at, claim.slot, claim._mine, frame.address_of(data), layout.size, claim.lane, status,
+                claim.queued_ns, began, hops,
+            )  # fmt: skip
             if done >= 0:
                 return bool(done)
         block = self._store(layout, claim)
         if block is None:
             return False
-        return bool(hot.commit_block(self._base, claim.slot, claim._mine, block, layout.size, *common))
+        return bool(
+            hot.commit_block(
+                self._base, claim.slot, claim._mine, block, layout.size, self._index, self._epoch, claim.lane, status,
+                claim.queued_ns, began, hops,
+            )
+        )  # fmt: skip
 
     def _store(self, layout: frame.Layout, claim: Claim) -> int | None:
         """A block with the result in it; None when the claim is void. Waits while the arena is full."""
