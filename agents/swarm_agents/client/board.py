@@ -36,6 +36,8 @@ __all__ = ["BoardChannel"]
 _PARK = 0.05
 #: While callers poll by themselves, and for this long after, the thread only looks in this often (seconds).
 _LOOK_IN, _CALLERS_GRACE = 0.002, 0.02
+#: So many tasks since the last look are one thread submitting as fast as it can: it needs the GIL, not the answers.
+_BURST = 16
 #: No agent has shown life for this long, and the board is given up (seconds).
 _NOBODY = 2.0
 _CHECK = 0.25
@@ -99,39 +101,42 @@ class BoardChannel(Channel):
     # -- what the session calls
 
     def submit(self, request: Request, timeout: float | None) -> None:
-        if request.task in self._tickets:
+        task, tickets = request.task, self._tickets
+        if task in tickets:
             return
-        until = None if timeout is None else time.monotonic() + timeout
-        self._tickets[request.task] = None
+        tickets[task] = None
         try:
+            if self._lost is not None or self._closing:
+                raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}")
+            until = None if timeout is None else time.monotonic() + timeout
             while True:
-                if self._lost is not None or self._closing:
-                    raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}")
-                step = _WAIT_STEP if until is None else min(until - time.monotonic(), _WAIT_STEP)
                 try:
                     ticket = self._port.submit(
                         request.kernel,
                         request.args,
                         request.kwargs,
                         priority=request.priority,
-                        task_id=request.task,
+                        task_id=task,
                         deadline=request.deadline,
-                        timeout=max(step, 0.0),
+                        timeout=_WAIT_STEP if until is None else max(min(until - time.monotonic(), _WAIT_STEP), 0.0),
                     )
                     break
                 except SwarmFull:
-                    self._poll()
+                    if self._lost is not None or self._closing:
+                        raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}") from None
                     if until is not None and time.monotonic() >= until:
                         raise
-                except Fenced as error:
-                    self._give_up(error)
+        except Fenced as error:
+            tickets.pop(task, None)
+            self._give_up(error)
+            raise ConnectionLost(f"the board at {self.endpoint} is given up: {error}") from error
         except BaseException:
-            self._tickets.pop(request.task, None)
+            tickets.pop(task, None)
             raise
-        # Unless it has been answered already.
-        if request.task in self._tickets:
-            self._tickets[request.task] = ticket
+        if task in tickets:  # unless it has been answered already
+            tickets[task] = ticket
         if self._idle:
+            self._idle = False
             self._alarm.set()
 
     def cancel(self, task: TaskId) -> None:
@@ -144,15 +149,16 @@ class BoardChannel(Channel):
         until = None if timeout is None else time.monotonic() + timeout
         self._callers += 1
         try:
+            step = _PARK
             while not future.done() and self._lost is None and not self._closing:
-                if self._poll():
-                    continue
-                step = _PARK if until is None else min(_PARK, until - time.monotonic())
-                if step <= 0:
-                    break
+                if until is not None:
+                    step = min(_PARK, until - time.monotonic())
+                    if step <= 0:
+                        break
                 # Should another thread take this one's answer, nothing wakes this one.
                 alone = self._callers == 1 and not self._polling
-                self._port.wait(step if alone else min(step, _LOOK_IN))
+                if self._port.wait(step if alone else min(step, _LOOK_IN)):
+                    self._poll()
         except Fenced as error:
             self._give_up(error)
         finally:
@@ -175,7 +181,7 @@ class BoardChannel(Channel):
 
     def _poll(self) -> int:
         """Takes answers, and settles their futures; returns how many."""
-        if not self._dispatch.acquire(blocking=False):
+        if not self._dispatch.acquire(False):
             return 0  # another thread is at it
         try:
             answers = self._port.poll()
@@ -206,6 +212,7 @@ class BoardChannel(Channel):
 
     def _serve(self) -> None:
         check = 0.0
+        submitted = 0
         try:
             while not self._closing and self._lost is None:
                 now = time.monotonic()
@@ -219,10 +226,12 @@ class BoardChannel(Channel):
                     if not self._tickets:
                         self._alarm.wait(_CHECK)
                     self._idle = False
-                elif self._callers or now - self._called < _CALLERS_GRACE:
+                elif self._callers or now - self._called < _CALLERS_GRACE or self._port.submitted - submitted > _BURST:
+                    submitted = self._port.submitted
                     time.sleep(_LOOK_IN)
                     self._poll_aside()
                 else:
+                    submitted = self._port.submitted
                     self._port.wait(_PARK)
                     self._poll_aside()
         except Exception as error:

@@ -46,6 +46,9 @@ Opener = Callable[["Sink", "Connection", str, int, float], "Channel"]
 _PAUSE = 0.1
 
 
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
 class Session:
     """A client's side of the swarm; used by any number of threads."""
 
@@ -77,7 +80,8 @@ class Session:
         self._recovering = False
         self._closed = False
         self._failure: BaseException | None = None
-        self._pid = os.getpid()
+        self._forked = False
+        _sessions.add(self)
         if not self._adopt(self._dial(time.monotonic() + timeout, forever=False)):
             self._begin_recovery(ConnectionLost("the connection broke as soon as it was made"))
 
@@ -117,20 +121,29 @@ class Session:
         task = (self.number, next(self._numbers))
         request = Request(task, kernel, args, kwargs, priority, deadline)
         future = SwarmFuture(request, self)
-        until = None if timeout is None else time.monotonic() + timeout
         # In the table before the channel is looked up: if that one breaks, the recovery finds the task there.
         self._pending[task] = future
         try:
-            channel = self._current(until)
+            channel = self._channel
             try:
-                channel.submit(request, None if until is None else max(until - time.monotonic(), 0.0))
+                if channel is not None:
+                    channel.submit(request, timeout)
+                else:
+                    until = None if timeout is None else time.monotonic() + timeout
+                    channel = self._current(until)
+                    channel.submit(request, None if until is None else max(until - time.monotonic(), 0.0))
             except ConnectionLost:
-                if self._closed:
+                if self._closed or channel is None:
                     raise
         except BaseException:
             self.give_up(task)
             raise
         return future
+
+    def forget(self) -> None:
+        """Called in a forked child of the process that made the session: its threads and channels are the parent's."""
+        self._forked = True
+        self._channel = None
 
     def futures(self) -> list[SwarmFuture]:
         """Those without an answer."""
@@ -163,7 +176,7 @@ class Session:
             channels = [c for c in (self._channel, self._candidate) if c is not None]
             self._channel = None
             self._changed.notify_all()
-        if os.getpid() == self._pid:
+        if not self._forked:
             for channel in channels:
                 for task in list(self._pending):
                     channel.cancel(task)
@@ -278,7 +291,7 @@ class Session:
 
     def _current(self, until: float | None) -> Channel:
         """The open channel; waits while there is none."""
-        if os.getpid() != self._pid:
+        if self._forked:
             raise SwarmError("this Swarm was connected in the parent process: connect again after a fork")
         channel = self._channel
         if channel is not None:
@@ -301,6 +314,14 @@ class Session:
     def _fail_all(self, error: BaseException) -> None:
         for task in list(self._pending):
             self.answered(task, None, error, None)
+
+
+def _forget_all() -> None:
+    for session in list(_sessions):
+        session.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def _all_of(error: SwarmError, problems: dict[str, str]) -> SwarmError:

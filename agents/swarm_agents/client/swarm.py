@@ -112,7 +112,14 @@ class Swarm(Executor):
             PayloadTooLarge: the arguments are larger than the swarm takes.
             ConnectionLost: the connection is broken and has not come back within `timeout`, or the client is closed.
         """
-        return self._session.submit(_name(kernel), args, kwargs, _priority(priority), _deadline(deadline), timeout)
+        return self._session.submit(
+            kernel if type(kernel) is str else _name(kernel),
+            args,
+            kwargs,
+            priority if type(priority) is Priority else _priority(priority),
+            None if deadline is None else _deadline(deadline),
+            timeout,
+        )
 
     def run(
         self,
@@ -283,10 +290,13 @@ def _name(kernel: Any) -> str:
     )
 
 
+_PRIORITIES: dict[str, Priority] = {str(priority): priority for priority in Priority}
+
+
 def _priority(priority: Priority | str) -> Priority:
     try:
-        return Priority(priority)
-    except ValueError:
+        return _PRIORITIES[priority]
+    except (KeyError, TypeError):
         raise ValueError(f"priority={priority!r}: expected one of {', '.join(Priority)}") from None
 
 

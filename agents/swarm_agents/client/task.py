@@ -6,7 +6,8 @@ under the same id. Therefore an array that was submitted must not be changed bef
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError, Future
+import threading
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -48,15 +49,37 @@ class TaskInfo(Struct, frozen=True, gc=False):
     hops: int = 0
 
 
-class SwarmFuture(Future[Any]):
-    """A `concurrent.futures.Future` that cancels in the swarm, and knows how its task went."""
+_PENDING, _FINISHED = "PENDING", "FINISHED"  # as `concurrent.futures` has them
+_making = threading.Lock()
 
-    def __init__(self, request: Request, session: Session) -> None:
-        super().__init__()
+
+class SwarmFuture(Future[Any]):
+    """A `concurrent.futures.Future` that cancels in the swarm, and knows how its task went.
+
+    The condition that others wait on is made when somebody asks for it. Who waits for one task after the other, or for
+    all in order, needs none, and making it costs as much as submitting does. Nothing is missed: one lock decides
+    whether the answer or the condition came first, and once there is a condition the state changes only under it.
+    """
+
+    def __init__(self, request: Request, session: Session) -> None:  # not the base's, which makes the condition
+        self._state: str = _PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._made: threading.Condition | None = None
         self.request = request
         #: Set before the future is done, for a task that the swarm answered.
         self.info: TaskInfo | None = None
         self._session = session
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # what the base synchronises by
+        if self._made is None:
+            with _making:
+                if self._made is None:
+                    self._waiters: list[Any] = []
+                    self._done_callbacks: list[Any] = []
+                    self._made = threading.Condition()
+        return self._made
 
     @property
     def task(self) -> TaskId:
@@ -80,15 +103,21 @@ class SwarmFuture(Future[Any]):
             CancelledError: it was cancelled by this future.
             SwarmError: another reason, see `swarm_agents.errors`.
         """
-        if not self.done():
+        if self._state == _PENDING:
             timeout = self._session.drive(self, timeout)
+        if self._state == _FINISHED and self._exception is None:
+            return self._result
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise, or None."""
-        if not self.done():
+        if self._state == _PENDING:
             timeout = self._session.drive(self, timeout)
         return super().exception(timeout)
+
+    def done(self) -> bool:
+        """Whether there is an answer, or the task was cancelled."""
+        return self._state != _PENDING
 
     def exception_or_cancelled(self) -> None:
         """Waits until it is done, however that comes about."""
@@ -100,7 +129,24 @@ class SwarmFuture(Future[Any]):
     def settle(self, value: Any, error: BaseException | None, info: TaskInfo | None = None) -> None:
         """Called by whoever took the task out of the session's table, hence at most once, and never after `cancel`."""
         self.info = info
-        if error is not None:
-            self.set_exception(error)
-        else:
-            self.set_result(value)
+        with _making:
+            made = self._made
+            if made is None:
+                self._finish(value, error)
+                return
+        with made:
+            self._finish(value, error)
+            for waiter in self._waiters:
+                if error is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            made.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # the base's, as its own `set_result` calls it
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        if self._state != _PENDING:
+            raise InvalidStateError(f"task {self.task} is settled already")
+        self._result = value
+        self._exception = error
+        self._state = _FINISHED

@@ -67,6 +67,7 @@ _RECORD = struct.Struct("<11q")
 _RESULT_WORDS = struct.Struct("<7q")
 _HEAD = struct.Struct("<Q")
 _WAIT_STEP = 0.0005
+_TAKE_IN_EVERY = 31
 _WORD, _HALF = 1 << 64, 1 << 63
 #: Headers that are made and read most of all: no arguments, and no value.
 _NO_ARGUMENTS = codec.encode(((), {}))[0]
@@ -157,6 +158,8 @@ class Port:
         self._lock = threading.Lock()
         self._outstanding: dict[int, Ticket] = {}
         self._ready: deque[_Taken] = deque()
+        #: How many tasks have been submitted by this port.
+        self.submitted = 0
         self._client_id = board.new_client_id()
         self._sequence = itertools.count(1)
         #: By kernel: its number, its name in bytes, and the whole frame of a call without arguments.
@@ -256,14 +259,19 @@ class Port:
                     )
                     if got >= 0:
                         slot = got & 0xFFFFFF
-                        ticket = self._outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
+                        outstanding = self._outstanding
+                        ticket = outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
+                        self.submitted += 1
+                        if not self.submitted & _TAKE_IN_EVERY and len(outstanding) > _TAKE_IN_EVERY:
+                            # Who submits many before he asks for the first answer would fill the lane with answers.
+                            self._ready.extend(self._take(hot.TAKE_MOST, True))
                         return ticket
                     if block >= 0:
                         free_block(self._base, block, self._index, self._epoch)
                     if got == -3:
                         raise self._fenced()
                 # Answers that lie there hold what is waited for: take them in, for a later poll.
-                taken = self._take(hot.TAKE_MOST, copy=True)
+                taken = self._take(hot.TAKE_MOST, True)
                 self._ready.extend(taken)
             now = time.monotonic()
             if not give_up:
@@ -300,20 +308,22 @@ class Port:
         With `copy=False` arrays of a result are views of the arena, whose room is free again when they are collected;
         they are valid until this member leaves.
         """
-        return [_decode(taken) for taken in self._poll(max_n, copy)]
+        with self._lock:
+            taken = self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
+        return [_decode(one) for one in taken]
 
     def poll_raw(self, max_n: int = 256, *, copy: bool = True) -> list[RawAnswer]:
         """`poll` without decoding."""
-        return [RawAnswer(*taken) for taken in self._poll(max_n, copy)]
-
-    def _poll(self, max_n: int, copy: bool) -> list[_Taken]:
-        ready = self._ready
         with self._lock:
-            if not ready:
-                return self._take(max_n, copy=copy)
-            while len(ready) < max_n and (taken := self._take(max_n - len(ready), copy=copy)):
-                ready.extend(taken)
-            return [ready.popleft() for _ in range(min(max_n, len(ready)))]
+            taken = self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
+        return [RawAnswer(*one) for one in taken]
+
+    def _drain(self, max_n: int, copy: bool) -> list[_Taken]:
+        """What was taken before, then what lies on the board."""
+        ready = self._ready
+        while len(ready) < max_n and (taken := self._take(max_n - len(ready), copy)):
+            ready.extend(taken)
+        return [ready.popleft() for _ in range(min(max_n, len(ready)))]
 
     def wait(self, timeout: float) -> bool:
         """Waits for up to `timeout` seconds until there is an answer to poll: spinning shortly, then asleep."""
@@ -345,12 +355,9 @@ class Port:
                 tasks.count(self._base, self._index, C_CANCELLED, 1)
             return done
 
-    def _take(self, limit: int, *, copy: bool) -> list[_Taken]:
+    def _take(self, limit: int, copy: bool) -> list[_Taken]:
         """Takes answers off the board, at most `limit` or a buffer's worth. The caller holds the lock."""
-        limit = min(limit, hot.TAKE_MOST)
-        if limit <= 0:
-            return []
-        found = self._take_some(self._hand_at, limit, self._records_at)
+        found = self._take_some(self._hand_at, limit if limit < hot.TAKE_MOST else hot.TAKE_MOST, self._records_at)
         out: list[_Taken] = []
         if found > 0:
             for number in range(found):
@@ -359,6 +366,8 @@ class Port:
             for slot, ticket in list(self._outstanding.items()):
                 if self._take_slot(self._hand_at, slot, ticket.gen, self._records_at):
                     self._read(0, copy, out)
+            self._ready.extend(out[limit:])
+            del out[limit:]
         return out
 
     def _read(self, number: int, copy: bool, out: list[_Taken]) -> None:
