@@ -11,8 +11,8 @@ each costs a system call), and prometheus-client in the agent (its locks and lab
 
 from __future__ import annotations
 
-import bisect
 import mmap
+from bisect import bisect_left
 from enum import IntEnum
 
 from swarm_agents.config import Priority
@@ -25,11 +25,13 @@ RESULTS = ("ok", "error", "refused", "cancelled", "expired", "fenced", "handed_b
 #: Upper bounds of `swarm_task_seconds`, in seconds: a factor of about 3 from a microsecond to five minutes.
 BUCKETS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
+_BUCKETS_NS = tuple(round(bound * 1e9) for bound in BUCKETS)
 _LANES = len(Priority)
 _STATE, _RUNNING, _SINCE, _PROGRESS, _REJOINED = range(5)
 _TASKS = 8
 _HISTOGRAM = _TASKS + len(RESULTS) * _LANES
-_SUM = _HISTOGRAM + (len(BUCKETS) + 1) * _LANES
+_PLACES = len(BUCKETS) + 1
+_SUM = _HISTOGRAM + _PLACES * _LANES
 _WORDS = _SUM + _LANES
 
 
@@ -67,9 +69,8 @@ class Scoreboard:
         """The task is no longer in hand; `result` is an index into `RESULTS`, `lane` a `Priority`'s."""
         words = self._words
         words[_TASKS + result * _LANES + lane] += 1
-        words[_HISTOGRAM + lane * (len(BUCKETS) + 1) + bisect.bisect_left(BUCKETS, elapsed_ns * 1e-9)] += 1
+        words[_HISTOGRAM + lane * _PLACES + bisect_left(_BUCKETS_NS, elapsed_ns)] += 1
         words[_SUM + lane] += elapsed_ns
-        words[_PROGRESS] += 1
         words[_RUNNING] -= 1
 
     def set_running(self, count: int) -> None:
@@ -109,7 +110,8 @@ class Scoreboard:
 
     @property
     def progress(self) -> int:
-        return self._words[_PROGRESS]
+        """Grows with every task that ends and every step."""
+        return self._words[_PROGRESS] + sum(self._words[_TASKS:_HISTOGRAM])
 
     @property
     def rejoins(self) -> int:
@@ -125,9 +127,9 @@ class Scoreboard:
 
     def histogram(self, priority: Priority) -> tuple[list[int], float]:
         """Cumulative counts for `BUCKETS` and +Inf, and the sum in seconds, of one priority's tasks."""
-        first = _HISTOGRAM + priority.lane * (len(BUCKETS) + 1)
+        first = _HISTOGRAM + priority.lane * _PLACES
         total, counts = 0, []
-        for count in self._words[first : first + len(BUCKETS) + 1]:
+        for count in self._words[first : first + _PLACES]:
             total += count
             counts.append(total)
         return counts, self._words[_SUM + priority.lane] * 1e-9

@@ -37,6 +37,7 @@ from swarm_agents.shm.layout import (
     R_AGENT,
     R_EPOCH,
     R_HOPS,
+    R_LEASES,
     R_LENGTH,
     R_QUEUED,
     R_RUN,
@@ -44,11 +45,14 @@ from swarm_agents.shm.layout import (
     RESULT_HEADER,
     S_BLOCK,
     S_INLINE,
+    S_KERNEL,
     S_LENGTH,
     S_PORT_OWNER,
     S_SUBMITTED,
     X_OUT,
+    X_REFS,
 )
+from swarm_agents.shm.leases import end_leases, lend
 from swarm_agents.shm.parking import claim_wait
 from swarm_agents.shm.tasks import (
     commit,
@@ -64,6 +68,8 @@ from swarm_agents.shm.tasks import (
 )
 
 __all__ = [
+    "CLAIM_AT",
+    "CLAIM_PAYLOAD",
     "HAND_WORDS",
     "TAKE_MOST",
     "TAKE_STRIDE",
@@ -97,8 +103,12 @@ TAKE_MOST = 64
 # A frame without name and buffers whose header is msgpack's nil, as its first eight and its last byte.
 _NIL_HEAD, _NIL = 1, 0xC0
 
-#: Where `claim_next` puts an inline payload, in bytes after a scratch's X_OUT.
-CLAIM_PAYLOAD = 128
+# --- what `claim_next` leaves after a scratch's X_OUT, in bytes: `try_claim`'s three words and the slot's fields, eight
+# words that are read for every task (kernel, ns queued, lane, length, where the header of a frame without buffers
+# begins or 0, slot, state word, ns of the claim), and an inline payload
+_FIELDS = 24
+CLAIM_AT = 112
+CLAIM_PAYLOAD = 192
 
 
 @jit
@@ -145,10 +155,12 @@ def put_down(base: int, member: int) -> None:
 @jit
 def _settle(base: int, slot: int, mine: int, block: int, member: int, epoch: int, lane: int, status: int,
             queued: int, run: int) -> int:  # fmt: skip
+    leases = peek(base + block_address(base, block) + R_LEASES)
     done = commit(base, slot, mine, block, member, epoch)
     put_down(base, member)
     if done == 0:
         free_block(base, block, member, epoch)
+        end_leases(base, leases, slot, (mine >> 42) & GEN_MASK)
         count(base, member, C_FENCED, 1)
         return 0
     count(base, member, C_COMMITTED, 1)
@@ -170,28 +182,49 @@ def _result_header(base: int, block: int, status: int, agent: int, epoch: int, q
     poke(at + R_RUN, run)
     poke(at + R_LENGTH, length)
     poke(at + R_HOPS, hops)
+    poke(at + R_LEASES, 0)
     return at
+
+
+@jit
+def _bind(base: int, at: int, slot: int, mine: int, member: int, epoch: int, scratch: int) -> int:
+    """Binds the shared arrays that the scratch names to a result, if there are any; below 0 when that can't be."""
+    leases = lend(base, slot, (mine >> 42) & GEN_MASK, member, epoch, scratch)
+    if leases > 0:
+        poke(at + R_LEASES, leases)
+    return leases
 
 
 @jit
 def commit_small(base: int, slot: int, mine: int, payload: int, length: int, member: int, epoch: int, lane: int,
                  status: int, queued: int, claimed_at: int, hops: int, scratch: int) -> int:  # fmt: skip
-    """Answers with a frame that fits a cell: takes one, copies, commits. 1, 0 fenced, -1 no room now."""
+    """Answers with a frame that fits a cell: takes one, copies, commits. 1, 0 fenced, -1 no room now, -4 a shared array
+    is gone."""
     block = alloc(base, RESULT_HEADER + length, member, epoch, 256, 1, scratch)
     if block < 0:
         return -1
     run = monotonic_ns() - claimed_at
     at = _result_header(base, block, status, member, epoch, queued, run, length, hops)
     copy(at + RESULT_HEADER, payload, length)
+    if peek(scratch + X_REFS * 8) != 0:
+        bound = _bind(base, at, slot, mine, member, epoch, scratch)
+        if bound < 0:
+            free_block(base, block, member, epoch)
+            return bound
     return _settle(base, slot, mine, block, member, epoch, lane, status, queued, run)
 
 
 @jit
 def commit_block(base: int, slot: int, mine: int, block: int, length: int, member: int, epoch: int, lane: int,
-                 status: int, queued: int, claimed_at: int, hops: int) -> int:  # fmt: skip
-    """Answers with a block whose frame is written already. 1, or 0 when fenced."""
+                 status: int, queued: int, claimed_at: int, hops: int, scratch: int) -> int:  # fmt: skip
+    """Answers with a block whose frame is written already. Returns as `commit_small`; below 0 the block is freed."""
     run = monotonic_ns() - claimed_at
-    _result_header(base, block, status, member, epoch, queued, run, length, hops)
+    at = _result_header(base, block, status, member, epoch, queued, run, length, hops)
+    if peek(scratch + X_REFS * 8) != 0:
+        bound = _bind(base, at, slot, mine, member, epoch, scratch)
+        if bound < 0:
+            free_block(base, block, member, epoch)
+            return bound
     return _settle(base, slot, mine, block, member, epoch, lane, status, queued, run)
 
 
@@ -235,7 +268,8 @@ def _take_one(hand: int, slot: int, word: int, out: int) -> int:
         at = base + block_address(base, block)
         length = peek(at + R_LENGTH)
         copy(out + T_STATUS * 8, at, 56)
-        if length > T_INLINE:
+        if length > T_INLINE or peek(at + R_LEASES) != 0:
+            # Shared arrays are kept by the slot's generation: what is to be kept longer is taken over before it ends.
             poke(out + T_KIND * 8, T_BLOCK)
             return 1
         at += RESULT_HEADER
@@ -291,16 +325,31 @@ def take_slot(hand: int, slot: int, gen: int, out: int) -> int:
 
 @jit_nogil
 def claim_next(hand: int, first: int, last: int, spin: int, timeout: int) -> int:
-    """`parking.claim_wait` by a worker's hand. After the slot's words, an inline payload stands in the scratch too: as
-    it was when it was claimed, whatever happens to the slot when this member is fenced."""
+    """`parking.claim_wait` by a worker's hand. What was claimed stands in the scratch from X_OUT on, as `CLAIM` reads
+    it; after it an inline payload: as it was when it was claimed, whatever happens to the slot when this member is
+    fenced. A claim's words of this member are `claim_wait`'s."""
     base, scratch = peek(hand + N_BASE * 8), peek(hand + N_SCRATCH * 8)
     got = claim_wait(base, peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8), first, last, spin, timeout, scratch)
     if got == 1:
         out = scratch + X_OUT * 8
-        if peek(out + 24 + S_BLOCK) == NO_BLOCK:
-            length = peek(out + 24 + S_LENGTH)
-            if 0 <= length <= INLINE_MAX:
-                copy(out + CLAIM_PAYLOAD, slot_at(base, peek(out)) + S_INLINE, length)
+        slot = peek(out)
+        length = peek(out + _FIELDS + S_LENGTH)
+        begin = 0
+        if peek(out + _FIELDS + S_BLOCK) == NO_BLOCK and 8 <= length <= INLINE_MAX:
+            copy(out + CLAIM_PAYLOAD, slot_at(base, slot) + S_INLINE, length)
+            # A frame without buffers is whole when its name and its header fill it.
+            head = peek(out + CLAIM_PAYLOAD)
+            name = (head >> 48) & 0xFFFF
+            if (head >> 32) & 0xFFFF == 0 and 8 + name + (head & 0xFFFFFFFF) == length:
+                begin = 8 + name
+        poke(out + CLAIM_AT, peek(out + _FIELDS + S_KERNEL))
+        poke(out + CLAIM_AT + 8, max(0, peek(out + 16) - peek(out + _FIELDS + S_SUBMITTED)))
+        poke(out + CLAIM_AT + 16, slot // load(base + H_LANE_SLOTS * 8))
+        poke(out + CLAIM_AT + 24, length)
+        poke(out + CLAIM_AT + 32, begin)
+        poke(out + CLAIM_AT + 40, slot)
+        poke(out + CLAIM_AT + 48, peek(out + 8))
+        poke(out + CLAIM_AT + 56, peek(out + 16))
     return got
 
 

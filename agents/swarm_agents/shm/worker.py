@@ -21,21 +21,26 @@ from swarm_agents.config import Priority
 from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, SwarmFull, to_wire
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address
-from swarm_agents.shm.frame import HEAD
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
     C_HANDED_BACK,
     CELL_BYTES,
-    H_LANE_SLOTS,
     H_PAGE_BYTES,
     H_PAGES,
     H_SLOTS_AT,
     H_STATES_AT,
+    INLINE_MAX,
     LANES,
     NO_BLOCK,
     RESULT_HEADER,
+    S_BLOCK,
     S_CANCEL,
+    S_DEADLINE,
+    S_ID_HI,
+    S_ID_LO,
+    S_LENGTH,
+    S_WALL_DEADLINE,
     SCRATCH_WORDS,
     SLOT_STRIDE,
     STATUS_ERROR,
@@ -50,7 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim", "Worker"]
 
-_CLAIM_WORDS = struct.Struct("<13qd")
+_CLAIM_WORDS = struct.Struct("<8q")
+_FIELDS = 24  # bytes of a claim before the fields of its slot
 _LONGEST_WAIT_NS = 100_000_000
 _SMALL = CELL_BYTES - RESULT_HEADER
 #: How long a result waits for room in the arena before its task is answered with SwarmFull (seconds).
@@ -67,12 +73,12 @@ class Claim:
     """A task in this agent's hand."""
 
     __slots__ = (
+        "_begin",
         "_board",
         "_decoded",
         "_frame",
-        "_inline",
         "_mine",
-        "_words",
+        "_raw",
         "claimed_ns",
         "kernel_number",
         "lane",
@@ -80,30 +86,30 @@ class Claim:
         "slot",
     )
 
-    def __init__(self, board: Board, words: tuple[Any, ...], inline: bytes | None, lane_slots: int) -> None:
-        """`words` as `_CLAIM_WORDS` reads them; `inline`: the frame, when it lay in the slot itself."""
+    def __init__(self, board: Board, words: tuple[int, ...], raw: bytes) -> None:
+        """`words` as `claim_next` leaves them; `raw`: those of the slot before them, and after them an inline frame."""
         self._board = board
-        self._words = words
-        self.slot: int = words[0]
-        self._mine: int = words[1]
-        self.claimed_ns: int = words[2]
-        self.kernel_number: int = words[5]
-        self.lane: int = words[0] // lane_slots
-        queued = words[2] - words[9]
-        self.queued_ns: int = queued if queued > 0 else 0
-        self._inline = inline
+        self._raw = raw
+        #: 64 bits that stand for the kernel's name; the lane; how long it had waited and when it was claimed, in ns.
+        self.kernel_number, self.queued_ns, self.lane, _, self._begin, self.slot, self._mine, self.claimed_ns = words
         self._frame: tuple[str, memoryview, list[memoryview]] | None = None
         self._decoded: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def _field(self, offset: int) -> int:
+        """A word of the slot, as it was when it was claimed."""
+        return int.from_bytes(self._raw[_FIELDS + offset : _FIELDS + offset + 8], "little", signed=True)
 
     @property
     def task_id(self) -> tuple[int, int]:
         """(client, number), two words of 64 bits."""
-        return self._words[6] % _WORD, self._words[7] % _WORD
+        return self._field(S_ID_HI) % _WORD, self._field(S_ID_LO) % _WORD
 
     @property
     def deadline(self) -> float | None:
         """Unix seconds, as the submitter said it, or None."""
-        return self._words[13] if self._words[8] else None
+        if not self._field(S_DEADLINE):
+            return None
+        return float(struct.unpack_from("<d", self._raw, _FIELDS + S_WALL_DEADLINE)[0])
 
     @property
     def attempt(self) -> int:
@@ -121,11 +127,12 @@ class Claim:
             ValueError: it is torn. Only when this member was fenced, and the slot is another task's by now.
         """
         if self._frame is None:
-            if self._inline is not None:
-                self._frame = frame.read(memoryview(self._inline), 0, len(self._inline))
+            block, length = self._field(S_BLOCK), self._field(S_LENGTH)
+            if block == NO_BLOCK:
+                self._frame = frame.read(memoryview(self._raw), hot.CLAIM_PAYLOAD, length)
             else:
                 mapping = self._board.mapping
-                self._frame = frame.read(mapping.view, block_address(mapping.base, self._words[11]), self._words[10])
+                self._frame = frame.read(mapping.view, block_address(mapping.base, block), length)
         return self._frame
 
     @property
@@ -160,15 +167,12 @@ class Claim:
             PayloadError: they can't be read.
         """
         if self._decoded is None:
-            inline = self._inline
-            if inline is not None and self._frame is None:
-                # Without buffers what comes after the name is the header: no need of views.
-                _, count, name_bytes = HEAD.unpack_from(inline)
-                header = inline[HEAD.size + name_bytes :]
+            if self._begin:
+                header = self._raw[hot.CLAIM_PAYLOAD + self._begin :]
                 if header == _NO_ARGUMENTS:
                     self._decoded = (), {}
                     return self._decoded
-                value = codec.decode(self.header, self.buffers) if count else codec.decode(header)
+                value = codec.decode(header)
             else:
                 value = codec.decode(self.header, self.buffers)
             match value:
@@ -205,7 +209,6 @@ class Worker:
         self._hand = np.array([self._base, -1, 0, self._index, self._epoch, self._scratch_at], np.int64)
         self._hand_at = int(self._hand.ctypes.data)
         self._next, self._reply = direct(hot.claim_next), direct(hot.reply)
-        self._lane_slots = board.words[H_LANE_SLOTS]
 
     def claim(self, timeout: float = 0.0, *, lanes: tuple[int, int] = (0, LANES - 1)) -> Claim | None:
         """Claims the most urgent task, waiting up to `timeout` seconds for one: spinning shortly, then asleep.
@@ -240,25 +243,18 @@ class Worker:
     claim_raw = claim
 
     def _open(self) -> Claim | None:
-        words = _CLAIM_WORDS.unpack_from(self._out)
-        length = words[10]
-        try:
-            if words[11] != NO_BLOCK:
-                claim = Claim(self._board, words, None, self._lane_slots)
+        words = _CLAIM_WORDS.unpack_from(self._out, hot.CLAIM_AT)
+        length, begin = words[3], words[4]
+        end = hot.CLAIM_PAYLOAD + (length if length <= INLINE_MAX else 0)
+        claim = Claim(self._board, words, bytes(self._out[:end]))
+        if not begin:
+            try:
                 claim.open()
-                return claim
-            inline = bytes(self._out[hot.CLAIM_PAYLOAD : hot.CLAIM_PAYLOAD + length])
-            header_bytes, count, name_bytes = HEAD.unpack_from(inline)
-            if count == 0 and HEAD.size + name_bytes + header_bytes == len(inline):
-                return Claim(self._board, words, inline, self._lane_slots)
-            claim = Claim(self._board, words, inline, self._lane_slots)
-            claim.open()
-            return claim
-        except (ValueError, struct.error):
-            # Only when this member was fenced meanwhile, and the slot is another task's by now.
-            tasks.hand_back(self._base, words[0], words[1], 0)
-            hot.put_down(self._base, self._index)
-            return None
+            except (ValueError, struct.error):
+                # Only when this member was fenced meanwhile, and the slot is another task's by now.
+                self.hand_back(claim, begun=False)
+                return None
+        return claim
 
     def commit(self, claim: Claim, value: Any) -> bool:
         """Answers with a value. False: the task is not this agent's any more, and the value is void.
