@@ -20,6 +20,7 @@ __all__ = [
     "PayloadTooLarge",
     "PortInUse",
     "SharedMemoryFull",
+    "StaleReference",
     "SwarmError",
     "SwarmFull",
     "TaskCancelled",
@@ -60,6 +61,10 @@ class PayloadError(SwarmError, TypeError):
 
 class PayloadTooLarge(SwarmError, ValueError):
     """A payload is larger than the arena, or than the largest message that a peer accepts."""
+
+
+class StaleReference(PayloadError, LookupError):
+    """A descriptor names a shared array that has been freed, or one of another board: who passes one on keeps it."""
 
 
 class SwarmFull(SwarmError, BlockingIOError):

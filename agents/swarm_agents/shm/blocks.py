@@ -1,7 +1,8 @@
 """The arena: blocks for payloads and results, whose owners may be killed at any instruction.
 
 A block is a *cell* (512 bytes: a result that fits is never refused for want of pages) or a run of *pages*. Its tag is
-the only truth about it (see `layout`): FREE, HELD by a member, PUBLISHED with a slot's generation, or TAIL of a run.
+the only truth about it (see `layout`): FREE, HELD by a member, PUBLISHED with a slot's generation, SHARED, or TAIL of
+a run.
 
 Why nothing leaks and nothing is freed under somebody's feet
 - A block is taken by CAS on its tag, which names the taker. A taker that dies leaves a HELD block whose member is
@@ -9,6 +10,7 @@ Why nothing leaks and nothing is freed under somebody's feet
   until the kernel says that the process is gone (quarantine).
 - Before a block is referred to by a slot it is PUBLISHED with that slot's generation. It is garbage exactly when
   that generation is over, whoever made it; so the sweep needs no list of who refers to what.
+- A block that holds a SHARED array says nothing of who refers to it: `leases` do, and decide when it is garbage.
 - A run is freed head first. Its other pages name the head's generation, and are garbage as soon as the head's tag is
   not an allocated one of it; so a free that was cut short is completed by the sweep.
 - Every page has a generation of its own, that only rises. Every free raises it and is
@@ -26,6 +28,7 @@ from swarm_agents.shm.layout import (
     B_FREE,
     B_HELD,
     B_PUBLISHED,
+    B_SHARED,
     B_TAIL,
     CELL_BYTES,
     EPOCH_MASK,
@@ -60,10 +63,14 @@ __all__ = [
     "block_address",
     "free_block",
     "free_published",
+    "free_run",
+    "held_tag",
     "hold_published",
+    "is_garbage",
     "publish_block",
     "standing",
     "sweep_blocks",
+    "tag_address",
 ]
 
 
@@ -80,7 +87,7 @@ def standing(base: int, member: int, epoch: int) -> int:
 
 
 @jit
-def _tag_address(base: int, block: int) -> int:
+def tag_address(base: int, block: int) -> int:
     cells = load(base + H_CELLS * 8)
     if block < cells:
         return base + load(base + H_CELL_TAGS_AT * 8) + block * 8
@@ -103,7 +110,8 @@ def _raised(tag: int) -> int:
 
 
 @jit
-def _held(tag: int, member: int, epoch: int) -> int:
+def held_tag(tag: int, member: int, epoch: int) -> int:
+    """The tag that follows a tag, in the same generation, when a member holds the block or lease."""
     return B_HELD | (member << 3) | (epoch << 15) | (((tag >> 44) & TAG_GEN_MASK) << 44)
 
 
@@ -123,16 +131,16 @@ def _alloc_cell(base: int, member: int, epoch: int, scratch: int) -> int:
         if at >= cells:
             at = 0
         tag = load(tags + at * 8)
-        if tag & TAG_KIND_MASK == B_FREE and cas(tags + at * 8, tag, _held(tag, member, epoch)):
+        if tag & TAG_KIND_MASK == B_FREE and cas(tags + at * 8, tag, held_tag(tag, member, epoch)):
             poke(scratch + X_CELL_ROTOR * 8, at)
             return at
     return -1
 
 
 @jit
-def _free_run(base: int, block: int, tag: int) -> bool:
+def free_run(base: int, block: int, tag: int) -> bool:
     """Frees a block whose tag is exactly `tag`; its tails follow. False when somebody else was first."""
-    address = _tag_address(base, block)
+    address = tag_address(base, block)
     if not cas(address, tag, _raised(tag)):
         return False
     cells = load(base + H_CELLS * 8)
@@ -181,7 +189,7 @@ def _alloc_pages(base: int, count: int, member: int, epoch: int, limit: int, scr
         head = load(tags + at * 8)
         if head & TAG_KIND_MASK != B_FREE:
             continue
-        mine = _held(head, member, epoch)
+        mine = held_tag(head, member, epoch)
         if not cas(tags + at * 8, head, mine):
             continue
         tail = _tail(at, head)
@@ -194,7 +202,7 @@ def _alloc_pages(base: int, count: int, member: int, epoch: int, limit: int, scr
             took += 1
         add(base + H_PAGES_USED * 8, took)
         if took < count:
-            _free_run(base, cells + at, mine)
+            free_run(base, cells + at, mine)
             at += took + 1
             seen += took + 1
             continue
@@ -224,9 +232,9 @@ def alloc(base: int, size: int, member: int, epoch: int, share: int, cell: int, 
 @jit
 def publish_block(base: int, block: int, member: int, epoch: int, slot: int, slot_gen: int) -> bool:
     """Binds a block that this member holds to a slot's generation; False when it is not this member's."""
-    address = _tag_address(base, block)
+    address = tag_address(base, block)
     tag = load(address)
-    if tag != _held(tag, member, epoch):
+    if tag != held_tag(tag, member, epoch):
         return False
     gen = (tag >> 44) & TAG_GEN_MASK
     bound = B_PUBLISHED | (slot << 3) | ((slot_gen & TAG_SLOT_GEN_MASK) << 23) | (gen << 44)
@@ -236,7 +244,7 @@ def publish_block(base: int, block: int, member: int, epoch: int, slot: int, slo
 @jit
 def _published_tag(base: int, block: int, slot: int, slot_gen: int) -> int:
     """The block's tag if it is published with that generation of that slot, else -1 (no tag has all bits set)."""
-    tag = load(_tag_address(base, block))
+    tag = load(tag_address(base, block))
     gen = (tag >> 44) & TAG_GEN_MASK
     if tag == B_PUBLISHED | (slot << 3) | ((slot_gen & TAG_SLOT_GEN_MASK) << 23) | (gen << 44):
         return tag
@@ -247,27 +255,28 @@ def _published_tag(base: int, block: int, slot: int, slot_gen: int) -> int:
 def free_published(base: int, block: int, slot: int, slot_gen: int) -> bool:
     """Frees a block that was published with a slot's generation, now over."""
     tag = _published_tag(base, block, slot, slot_gen)
-    return tag != -1 and _free_run(base, block, tag)
+    return tag != -1 and free_run(base, block, tag)
 
 
 @jit
 def hold_published(base: int, block: int, slot: int, slot_gen: int, member: int, epoch: int) -> bool:
     """Takes over a published block, so that it outlives the slot's generation."""
     tag = _published_tag(base, block, slot, slot_gen)
-    return tag != -1 and cas(_tag_address(base, block), tag, _held(tag, member, epoch))
+    return tag != -1 and cas(tag_address(base, block), tag, held_tag(tag, member, epoch))
 
 
 @jit
 def free_block(base: int, block: int, member: int, epoch: int) -> bool:
     """Frees a block that this member holds; False when it does not hold it (any more)."""
-    tag = load(_tag_address(base, block))
-    if tag != _held(tag, member, epoch):
+    tag = load(tag_address(base, block))
+    if tag != held_tag(tag, member, epoch):
         return False
-    return _free_run(base, block, tag)
+    return free_run(base, block, tag)
 
 
 @jit
-def _garbage(base: int, tag: int) -> bool:
+def is_garbage(base: int, tag: int) -> bool:
+    """Whether nobody can refer to a block or lease of this tag any more; of a SHARED one only its leases know."""
     kind = tag & TAG_KIND_MASK
     if kind == B_HELD:
         return standing(base, (tag >> 3) & OWNER_MASK, (tag >> 15) & EPOCH_MASK) == 0
@@ -287,7 +296,7 @@ def sweep_blocks(base: int) -> int:
     tags = base + load(base + H_CELL_TAGS_AT * 8)
     for block in range(cells):
         tag = load(tags + block * 8)
-        if tag & TAG_KIND_MASK != B_FREE and _garbage(base, tag) and cas(tags + block * 8, tag, _raised(tag)):
+        if tag & TAG_KIND_MASK != B_FREE and is_garbage(base, tag) and cas(tags + block * 8, tag, _raised(tag)):
             freed += 1
     tags = base + load(base + H_PAGE_TAGS_AT * 8)
     used = 0
@@ -301,12 +310,12 @@ def sweep_blocks(base: int) -> int:
             head = load(tags + ((tag >> 3) & TAG_PAGE_MASK) * 8)
             whole = head & TAG_KIND_MASK
             same = (head >> 44) & TAG_GEN_MASK == (tag >> 24) & TAG_GEN_MASK
-            if same and whole in (B_HELD, B_PUBLISHED):
+            if same and whole in (B_HELD, B_PUBLISHED, B_SHARED):
                 continue
             if cas(tags + page * 8, tag, _raised(tag)):
                 freed += 1
                 used -= 1
-        elif _garbage(base, tag) and _free_run(base, cells + page, tag):
+        elif is_garbage(base, tag) and free_run(base, cells + page, tag):
             freed += 1
             used -= 1
     # Only a hint for the lanes' reserve; whoever was killed between a tag and this count made it drift.

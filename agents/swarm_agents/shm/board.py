@@ -27,6 +27,7 @@ import numpy as np
 
 from swarm_agents.errors import BoardMismatch, Fenced, SwarmError, SwarmFull, Unreachable
 from swarm_agents.shm import files, hot, members, stats, sweep, tasks
+from swarm_agents.shm.arena import AGENT_SHARE, CLIENT_SHARE, Arena
 from swarm_agents.shm.blocks import sweep_blocks
 from swarm_agents.shm.files import Mapping
 from swarm_agents.shm.layout import (
@@ -38,6 +39,7 @@ from swarm_agents.shm.layout import (
     H_LANES_AT,
     H_MAX_ATTEMPTS,
     H_MAX_MEMBERS,
+    H_NONCE,
     H_PORT_WORDS,
     H_SIZE,
     H_STATES_AT,
@@ -60,17 +62,21 @@ from swarm_agents.shm.layout import (
     member_word,
     plan_header,
 )
+from swarm_agents.shm.leases import SWEEP_WORDS, sweep_leases
 from swarm_agents.shm.members import CLIENT, ROLES, Member, MemberInfo, MemberState
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.port import Answer, Port, RawAnswer, Ticket
+from swarm_agents.shm.references import Arrays, Descriptor
 from swarm_agents.shm.stats import BoardStats
 from swarm_agents.shm.worker import Claim, Worker
 
 __all__ = [
     "Answer",
+    "Arena",
     "Board",
     "BoardStats",
     "Claim",
+    "Descriptor",
     "Geometry",
     "Member",
     "MemberInfo",
@@ -106,6 +112,7 @@ class Board:
         self.mapping = mapping
         self.words = words
         self.cells = words[H_CELLS]
+        self.arrays = Arrays(mapping, words)
 
     # -- finding and making
 
@@ -264,7 +271,7 @@ class Board:
                     # In this order, and under the lock: who finds the place empty finds its life lock free.
                     member.life.release()
                     sweep.bury(base, member.index, member.epoch, 1)
-                    sweep_blocks(base)
+                    self._sweep_arena()
                 if self.current and not _lives(self.directory, self.mapping, self.words):
                     files.remove(self.directory)
         except Unreachable:
@@ -325,7 +332,7 @@ class Board:
                 dead.append(info)
             sweep.bury(self.mapping.base, info.index, info.epoch, int(info.role == CLIENT))
         if dead:
-            sweep_blocks(self.mapping.base)
+            self._sweep_arena()
         return dead
 
     def _bury(self, index: int, epoch: int) -> None:
@@ -333,7 +340,7 @@ class Board:
             with files.probe(self.directory) as descriptor:
                 if not files.is_alive(descriptor, index):
                     sweep.bury(self.mapping.base, index, epoch, 0)
-                    sweep_blocks(self.mapping.base)
+                    self._sweep_arena()
         except OSError:
             pass  # the board is being removed
 
@@ -342,8 +349,14 @@ class Board:
         who are gone, deadlines, blocks. To be called now and then (a second is plenty); returns the tasks taken back.
         """
         taken = int(sweep.sweep_tasks(self.mapping.base))
-        sweep_blocks(self.mapping.base)
+        self._sweep_arena()
         return taken
+
+    def _sweep_arena(self) -> None:
+        """Frees what nobody can refer to any more: arrays by their leases first, then blocks, which sets the count."""
+        private = np.empty(SWEEP_WORDS, np.int64)
+        sweep_leases(self.mapping.base, int(private.ctypes.data))
+        sweep_blocks(self.mapping.base)
 
     # -- tasks
 
@@ -362,6 +375,10 @@ class Board:
     def worker(self, member: Member) -> Worker:
         """What this member claims tasks by."""
         return Worker(self, member)
+
+    def arena(self, member: Member) -> Arena:
+        """What this member makes and keeps shared arrays by. Ports and workers have one of their own."""
+        return Arena(self, member, CLIENT_SHARE if member.role == CLIENT else AGENT_SHARE)
 
     def find(self, task_id: tuple[int, int]) -> str | None:
         """The state (`ready`, `claimed`, `done`) of a task on this board, or None."""
@@ -445,7 +462,8 @@ def _lives(directory: Path, mapping: Mapping, words: dict[int, int]) -> bool:
 
 
 def _initialise(mapping: Mapping) -> None:
-    """All slots are free: sets their bits. Everything else begins as zero."""
+    """All slots are free: sets their bits; draws the board's own number. Everything else begins as zero."""
+    struct.pack_into("<q", mapping.view, H_NONCE * 8, random.SystemRandom().getrandbits(63))
     words = dict(enumerate(struct.unpack_from("<64q", mapping.view, 0)))
     ones = np.full(words[H_LANE_WORDS], -1, np.int64)
     for lane in range(LANES):

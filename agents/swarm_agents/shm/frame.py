@@ -3,21 +3,27 @@
     u32 header bytes | u16 buffers | u16 name bytes | u64 bytes of each buffer | name | header | buffers, 64-aligned
 
 Every frame begins 64-aligned, so every buffer does: SIMD code reads arguments where they lie.
+
+In the place of a buffer there may be a *reference* to a shared array of the same board: its length has the top bit set,
+and its bytes say where the array lies (see `references`). The header is the same in both cases, so that a hub can send
+the array's bytes to another node in the place of the reference.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["HEAD", "Layout", "address_of", "as_bytes", "lay_out", "read", "write"]
+__all__ = ["HEAD", "Layout", "Reference", "address_of", "as_bytes", "lay_out", "read", "write"]
 
 #: What every frame begins with: bytes of the header, number of buffers, bytes of the name.
 HEAD = struct.Struct("<IHH")
 _ALIGN = 64
+#: Marks a length as a reference's.
+_REFERENCE = 1 << 63
 # CPython's bytes object holds its data at its end, before one zero byte; checked below.
 _BYTES_AT = bytes.__basicsize__ - 1
 
@@ -27,15 +33,21 @@ def address_of(data: bytes) -> int:
     return id(data) + _BYTES_AT
 
 
+class Reference(bytes):
+    """What a frame holds of a shared array: words, the first of which is the array's name on the board."""
+
+
 class Layout:
     """A frame before it is written: its beginning as bytes, its buffers, and its whole size in bytes."""
 
-    __slots__ = ("buffers", "prefix", "size")
+    __slots__ = ("buffers", "names", "prefix", "size")
 
-    def __init__(self, prefix: bytes, buffers: Sequence[Any], size: int) -> None:
+    def __init__(self, prefix: bytes, buffers: Sequence[Any], size: int, names: Sequence[int] = ()) -> None:
         self.prefix = prefix
         self.buffers = buffers
         self.size = size
+        #: The shared arrays that it refers to, each once.
+        self.names = names
 
     def as_bytes(self) -> bytes:
         """The whole frame in one piece: for those small enough to be copied."""
@@ -44,7 +56,7 @@ class Layout:
         parts = [self.prefix]
         at = len(self.prefix)
         for buffer in self.buffers:
-            raw = as_bytes(buffer).tobytes()
+            raw = buffer if type(buffer) is Reference else as_bytes(buffer).tobytes()
             parts.append(bytes(-at % _ALIGN))
             parts.append(raw)
             at += -at % _ALIGN + len(raw)
@@ -63,14 +75,23 @@ def lay_out(name: bytes, header: bytes, buffers: Sequence[Any]) -> Layout:
     if not buffers:
         prefix = HEAD.pack(len(header), 0, len(name)) + name + header
         return Layout(prefix, buffers, len(prefix))
-    lengths = [b.nbytes if isinstance(b, np.ndarray) else memoryview(b).nbytes for b in buffers]
-    prefix = b"".join(
-        (HEAD.pack(len(header), len(buffers), len(name)), struct.pack(f"<{len(lengths)}Q", *lengths), name, header)
-    )
-    size = len(prefix)
-    for length in lengths:
+    lengths: list[int] = []
+    names: list[int] = []
+    size = HEAD.size + 8 * len(buffers) + len(name) + len(header)
+    for buffer in buffers:
+        if type(buffer) is Reference:
+            length = len(buffer)
+            lengths.append(length | _REFERENCE)
+            array = int.from_bytes(buffer[:8], "little")
+            if array not in names:
+                names.append(array)
+        else:
+            length = buffer.nbytes if isinstance(buffer, np.ndarray) else memoryview(buffer).nbytes
+            lengths.append(length)
         size += -size % _ALIGN + length
-    return Layout(prefix, buffers, size)
+    table = struct.pack(f"<{len(lengths)}Q", *lengths)
+    prefix = b"".join((HEAD.pack(len(header), len(buffers), len(name)), table, name, header))
+    return Layout(prefix, buffers, size, names)
 
 
 def write(view: memoryview, at: int, layout: Layout) -> None:
@@ -86,8 +107,10 @@ def write(view: memoryview, at: int, layout: Layout) -> None:
         at += raw.size
 
 
-def read(view: memoryview, at: int, length: int) -> tuple[str, memoryview, list[memoryview]]:
-    """A frame's name, header and buffers as views.
+def read(
+    view: memoryview, at: int, length: int, locate: Callable[[memoryview], Any] | None = None
+) -> tuple[str, memoryview, list[Any]]:
+    """A frame's name, header and buffers as views; in the place of a reference, what `locate` makes of its bytes.
 
     Raises:
         ValueError: the lengths do not fit, as in a slot that has been given to somebody else meanwhile.
@@ -107,12 +130,19 @@ def read(view: memoryview, at: int, length: int) -> tuple[str, memoryview, list[
     at += name_bytes
     header = view[at : at + header_bytes]
     at += header_bytes
-    buffers = []
-    for size in lengths:
+    buffers: list[Any] = []
+    for marked in lengths:
+        size = marked & ~_REFERENCE
         at += -(at - start) % _ALIGN
         if at + size > end:
             raise ValueError("a frame's buffer is longer than the frame")
-        buffers.append(view[at : at + size])
+        raw = view[at : at + size]
+        if size != marked:
+            if locate is None:
+                raise ValueError("a frame refers to a shared array, and there is no board to find it on")
+            buffers.append(locate(raw))
+        else:
+            buffers.append(raw)
         at += size
     return name, header, buffers
 

@@ -2,10 +2,12 @@
 
 A board is one memory-mapped file. Its first page holds the geometry; everything else is found by the offsets in it.
 
-    header | members | ports | lanes | slot states | slot ids | slots | histograms | tags of cells | of pages | both
+    header | members | ports | lanes | slot states | slot ids | slots | histograms | tags of cells | of pages | leases
+           | cells | pages
 
 Truth and hints
-- The truth about a task is its slot's *state word*; the truth about a block is its *tag*. They change only by CAS.
+- The truth about a task is its slot's *state word*; the truth about a block is its *tag*; who refers to a shared
+  array, the *leases* say, each by its tag. They change only by CAS.
 - The truth about a member is its member word, and the kernel's lock on its byte of the file (see `files`).
 - Bitmaps, queues of slot numbers and counters of pages are hints. They may say too much at any time; they may say too
   little only until the next sweep, and only after somebody was killed. A hint is always checked against the truth.
@@ -18,11 +20,18 @@ State word of a slot (64 bits, signed)
     bits 42-63  gen      raised every time the slot becomes FREE
 
 Tag of a block (a cell of 512 bytes, or a run of pages whose first page carries the tag)
-    bits  0-2   kind     BLOCK_FREE, HELD, PUBLISHED, TAIL
+    bits  0-2   kind     BLOCK_FREE, HELD, PUBLISHED, TAIL, SHARED
     HELD        bits 3-14 member, bits 15-34 its epoch
     PUBLISHED   bits 3-22 slot, bits 23-43 the slot's gen (low 21 bits): garbage as soon as that gen is over
     TAIL        bits 3-23 the run's first page, bits 24-43 the gen of that page's tag
+    SHARED      bits 3-22 about how many leases name it (a hint), bits 23-43 raised with every new lease
     bits 44-63  gen      of this very cell or page, raised every time it becomes free
+
+Lease: a reference to a shared array (see `leases`). Two words: a tag like a block's (FREE, HELD or PUBLISHED; its gen
+is the lease's own), and what it names
+    bits  0-23  block    the array's
+    bits 24-43  gen      of that block's tag
+    bits 44-63  next     0, or the number + 1 of the next lease of the same task or result (a hint)
 
 Member word
     bits  0-2   state    EMPTY, ALIVE, FENCED (declared dead, its process may still run), GONE
@@ -42,7 +51,7 @@ from swarm_agents.shm.jit import jit
 
 LANES = 4
 MAGIC = 0x4D52_4157_5354_4741  # "AGTSWARM"
-VERSION = 1
+VERSION = 2
 WORD = 8
 LINE = 64
 PAGE = 4096
@@ -59,6 +68,8 @@ H_CREATED = 27
 H_PORT_WORDS = 28  # words of a bitmap of ports
 H_LANE_WORDS = 29  # words of a bitmap of a lane's slots
 H_MEMBER_WORDS = 30  # words of a bitmap of members
+H_LEASES, H_LEASES_AT = 31, 32
+H_NONCE = 33  # which board this is: a descriptor of an array says it
 # words that change, each on a line of its own
 H_WORK = 64  # futex: raised when work was published and somebody is parked
 H_MAX_ATTEMPTS = 72
@@ -111,6 +122,7 @@ S_LENGTH = 56  # bytes of the frame
 S_BLOCK = 64  # where it lies, NO_BLOCK: inline
 S_CANCEL = 72  # not 0: its submitter does not want it any more
 S_WALL_DEADLINE = 80  # f64 bits, unix s: what the submitter said
+S_LEASES = 88  # 0, or the number + 1 of the first lease on the shared arrays among its arguments
 S_INLINE = 128
 INLINE_MAX = SLOT_STRIDE - S_INLINE
 
@@ -128,15 +140,23 @@ NO_BLOCK = 0xFFFF_FF00
 R_CANCELLED, R_EXPIRED, R_LOST = NO_BLOCK + 1, NO_BLOCK + 2, NO_BLOCK + 3
 
 # --- blocks ---------------------------------------------------------------------------------------------------------
-B_FREE, B_HELD, B_PUBLISHED, B_TAIL = 0, 1, 2, 3
+B_FREE, B_HELD, B_PUBLISHED, B_TAIL, B_SHARED = 0, 1, 2, 3, 4
 TAG_KIND_MASK, TAG_GEN_AT, TAG_GEN_MASK = 7, 44, (1 << 20) - 1
 TAG_BODY_MASK, TAG_PAGE_MASK = (1 << 44) - 1, (1 << 21) - 1
 TAG_SLOT_MASK, TAG_SLOT_GEN_AT, TAG_SLOT_GEN_MASK = (1 << 20) - 1, 23, (1 << 21) - 1
+TAG_COUNT_MASK, TAG_CHANGE_AT, TAG_CHANGE_MASK = (1 << 20) - 1, 23, (1 << 21) - 1
 CELL_BYTES = 512
 # A result's block begins with these words, then comes its frame.
 R_STATUS, R_AGENT, R_EPOCH, R_QUEUED, R_RUN, R_LENGTH, R_HOPS = 0, 8, 16, 24, 32, 40, 48
+R_LEASES = 56  # 0, or the number + 1 of the first lease on the shared arrays in it
 RESULT_HEADER = 64
 STATUS_VALUE, STATUS_ERROR = 0, 1
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+LEASE_STRIDE = 16
+LEASE_TAG, LEASE_NAMES = 0, 8
+NAME_MASK, NAME_BLOCK_MASK, NAME_GEN_AT, NAME_NEXT_AT = (1 << 44) - 1, (1 << 24) - 1, 24, 44
+NAME_NEXT_MASK = (1 << 20) - 1
 
 # --- histograms -----------------------------------------------------------------------------------------------------
 HIST_BUCKETS = 64
@@ -145,8 +165,12 @@ HIST_SHIFT = 7  # the first bucket ends at 128 ns; two buckets an octave
 
 # --- a process's own scratch words, never shared ---------------------------------------------------------------------
 X_ROTOR, X_HELD, X_PAGE_ROTOR, X_CELL_ROTOR, X_RETRIES = 0, 4, 8, 9, 10  # 4, 4, 1, 1, 4 words
+X_REFS, X_LEASE_ROTOR = 14, 15
 X_OUT = 16
-SCRATCH_WORDS = 16 + 3 * 512
+X_REFS_AT = X_OUT + 3 * 512
+#: How many shared arrays one task or result may name.
+MOST_REFS = 256
+SCRATCH_WORDS = X_REFS_AT + MOST_REFS
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +215,7 @@ def plan_header(geometry: Geometry) -> dict[int, int]:
     page_bytes = max(page_bytes, _power(_up(geometry.arena_bytes, 1 << 21) >> 21))  # a page's number has 21 bits
     pages = max(1, geometry.arena_bytes // page_bytes)
     cells = _up(slots + geometry.max_members, 64)
+    leases = _up(min(2 * slots, 1 << 17) + 4 * geometry.max_members, 64)
     words = {
         H_MAGIC: MAGIC,
         H_VERSION: VERSION,
@@ -210,6 +235,7 @@ def plan_header(geometry: Geometry) -> dict[int, int]:
         H_PORT_STRIDE: _up(P_RINGS + WORD * (LANES * ready_cap + done_cap), LINE),
         H_LANE_STRIDE: _up(L_MAPS + WORD * (port_words + 2 * lane_words), LINE),
         H_MAX_ATTEMPTS: 4,
+        H_LEASES: leases,
     }
     at = PAGE
     for index, size in (
@@ -222,6 +248,7 @@ def plan_header(geometry: Geometry) -> dict[int, int]:
         (H_HIST_AT, geometry.max_members * LANES * len(HIST_KINDS) * HIST_BUCKETS * WORD),
         (H_CELL_TAGS_AT, cells * WORD),
         (H_PAGE_TAGS_AT, pages * WORD),
+        (H_LEASES_AT, leases * LEASE_STRIDE),
         (H_CELLS_AT, cells * CELL_BYTES),
         (H_PAGES_AT, pages * page_bytes),
     ):

@@ -105,8 +105,9 @@ class Member:
         self.life = life
         #: Who joined; a forked child that inherits this object is not the member.
         self.process = os.getpid()
-        #: Blocks of the arena that answers still show to this process.
-        self.holds = 0
+        #: One for each block of the arena that this process still shows to its program. Not a number: it changes in
+        #: whatever thread the collector runs, in the midst of another change.
+        self.holds: set[object] = set()
         self.left = False
 
     def __repr__(self) -> str:

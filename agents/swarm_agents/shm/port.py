@@ -26,6 +26,7 @@ from swarm_agents.errors import (
     DeadlineExceeded,
     Fenced,
     PayloadTooLarge,
+    StaleReference,
     SwarmError,
     SwarmFull,
     TaskCancelled,
@@ -51,11 +52,15 @@ from swarm_agents.shm.layout import (
     SCRATCH_WORDS,
     STATUS_ERROR,
     STATUS_VALUE,
+    X_LEASE_ROTOR,
 )
+from swarm_agents.shm.leases import STALE
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.parking import poll_wait
+from swarm_agents.shm.references import Shared, bind, unbind
 
 if TYPE_CHECKING:
+    from swarm_agents.shm.arena import Arena
     from swarm_agents.shm.board import Board
     from swarm_agents.shm.members import Member
 
@@ -164,11 +169,33 @@ class Port:
         self._sequence = itertools.count(1)
         #: By kernel: its number, its name in bytes, and the whole frame of a call without arguments.
         self._names: dict[str, tuple[int, bytes, bytes]] = {}
+        self._arrays = board.arrays
+        self._arena: Arena | None = None
 
     @property
     def pending(self) -> int:
         """Tasks that have been submitted and whose answer has not been polled."""
         return len(self._outstanding) + len(self._ready)
+
+    # -- shared arrays
+
+    @property
+    def arena(self) -> Arena:
+        """Makes and keeps arrays that are passed on without copying."""
+        if self._arena is None:
+            arena = self._arena = self._board.arena(self._member)
+            self._scratch[X_LEASE_ROTOR] = arena.rotor
+        return self._arena
+
+    def array(
+        self, shape: int | tuple[int, ...], dtype: Any = np.float64, *, timeout: float = 0.0
+    ) -> np.ndarray[Any, Any]:
+        """`Arena.empty`: lends memory of the arena to write an argument in place."""
+        return self.arena.empty(shape, dtype, timeout=timeout)
+
+    def put(self, array: Any, *, timeout: float = 0.0) -> np.ndarray[Any, Any]:
+        """`Arena.put`: copies an array into the arena once, for any number of tasks."""
+        return self.arena.put(array, timeout=timeout)
 
     # -- submitting
 
@@ -195,12 +222,13 @@ class Port:
             SwarmFull: no room in the lane or the arena for that long.
             PayloadTooLarge: the arguments are larger than the arena.
             PayloadError: the arguments can't travel.
+            StaleReference: a shared array among them is not there any more; only if it was not kept.
             Fenced: this member was declared dead.
         """
         header: bytes
         buffers: Sequence[Any]
         if args or kwargs:
-            header, buffers = codec.encode((args, kwargs or {}))
+            header, buffers = codec.encode((args, kwargs or {}), self._arrays.sharing)
         else:
             header, buffers = _NO_ARGUMENTS, ()
         return self.submit_raw(
@@ -238,10 +266,12 @@ class Port:
         if low >= _HALF:
             low -= _WORD
         layout, block = None, -1
+        shared: Sequence[int] = ()
         if header is _NO_ARGUMENTS:
             inline = alone
         else:
             layout = frame.lay_out(name, header, buffers)
+            shared = layout.names
             inline = layout.as_bytes() if layout.size <= INLINE_MAX else b""
         give_up = 0.0
         while True:
@@ -254,9 +284,13 @@ class Port:
                     block = self._store(layout, lane)
                 got = -1
                 if inline or block >= 0:
+                    if shared:
+                        bind(self._scratch, shared)
                     got = self._send(
                         self._hand_at, lane, number, high, low, due, wall, frame.address_of(inline), size, block
                     )
+                    if shared:
+                        unbind(self._scratch)
                     if got >= 0:
                         slot = got & 0xFFFFFF
                         outstanding = self._outstanding
@@ -270,6 +304,8 @@ class Port:
                         free_block(self._base, block, self._index, self._epoch)
                     if got == -3:
                         raise self._fenced()
+                    if got == STALE:
+                        raise StaleReference("a shared array among the arguments is not there any more: keep() it")
                 # Answers that lie there hold what is waited for: take them in, for a later poll.
                 taken = self._take(hot.TAKE_MOST, True)
                 self._ready.extend(taken)
@@ -393,12 +429,16 @@ class Port:
             header, kept = bytes(found), [_copied(buffer) for buffer in buffers]
         elif kind == hot.T_BLOCK:
             block = (word >> 10) & BLOCK_MASK
-            _, found, buffers = frame.read(self._view, block_address(self._base, block) + RESULT_HEADER, length)
+            at = block_address(self._base, block) + RESULT_HEADER
+            _, found, buffers = frame.read(self._view, at, length, self._arrays.locate)
             header = bytes(found)
-            if buffers and not copy:
-                kept = self._lend(block, slot, ticket.gen, buffers)
-            else:
-                kept = [_copied(buffer) for buffer in buffers]
+            try:
+                if buffers and not copy:
+                    kept = self._lend(block, slot, ticket.gen, buffers)
+                else:
+                    kept = [_copied(buffer) for buffer in buffers]
+            except SwarmError as failed:  # a shared array that can't be kept, or is not what it should be
+                error = failed
             if not hot.finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at):
                 return
         else:
@@ -421,8 +461,15 @@ class Port:
             )
         )
 
-    def _lend(self, block: int, slot: int, gen: int, buffers: list[memoryview]) -> list[Any]:
-        """Views of a result's buffers that keep its block until they are collected."""
+    def _lend(self, block: int, slot: int, gen: int, buffers: list[Any]) -> list[Any]:
+        """Views of a result's buffers that keep its block until they are collected; shared arrays are kept likewise."""
+        own = [buffer for buffer in buffers if not isinstance(buffer, Shared)]
+        if len(own) < len(buffers):
+            for buffer in buffers:
+                if isinstance(buffer, Shared):
+                    self.arena.hold(buffer)
+            lent = iter(self._lend(block, slot, gen, own) if own else ())
+            return [buffer if isinstance(buffer, Shared) else next(lent) for buffer in buffers]
         if not hold_published(self._base, block, slot, gen, self._index, self._epoch):
             return [np.frombuffer(buffer, np.uint8).copy() for buffer in buffers]
         roots = [np.frombuffer(buffer, np.uint8) if buffer.nbytes else np.empty(0, np.uint8) for buffer in buffers]
@@ -457,7 +504,9 @@ def _decode(taken: _Taken) -> Answer:
     return Answer(ticket, value, error, agent, epoch, attempts, queued, run, hops)
 
 
-def _copied(buffer: memoryview) -> Any:
+def _copied(buffer: Any) -> Any:
+    if isinstance(buffer, Shared):
+        return buffer.copied()
     return np.frombuffer(buffer, np.uint8).copy() if buffer.nbytes else b""
 
 
@@ -473,12 +522,12 @@ class _Lease:
         self._left = views
         self._member = member
         self._mapping = mapping
-        member.holds += 1
+        member.holds.add(self)
 
     def __call__(self) -> None:
         self._left -= 1
         if self._left == 0:
             free_block(*self._args)
-            self._member.holds -= 1
+            self._member.holds.discard(self)
             if self._member.left and not self._member.holds:
                 self._member.life.release()  # whoever looks next ends the quarantine

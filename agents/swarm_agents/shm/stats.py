@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from swarm_agents.config import Priority
-from swarm_agents.shm import tasks
+from swarm_agents.shm import leases, tasks
 from swarm_agents.shm.layout import (
     COUNTER_NAMES,
     F_DETECTED,
@@ -33,6 +33,7 @@ from swarm_agents.shm.layout import (
     H_EXPIRED,
     H_FAILOVER_AT,
     H_HIST_AT,
+    H_LEASES,
     H_LOST,
     H_MAX_MEMBERS,
     H_PAGE_BYTES,
@@ -120,6 +121,11 @@ class BoardStats(msgspec.Struct, frozen=True):
     failovers: list[FailoverRecord]
     arena_bytes: int
     arena_used: int
+    #: shared arrays in the arena
+    arrays: int = 0
+    #: references to them that are held (by members, tasks, results), and how many there can be
+    leases: int = 0
+    most_leases: int = 0
 
     def ready(self) -> dict[str, int]:
         """Tasks that wait, by priority."""
@@ -149,6 +155,8 @@ def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
                 totals[name] += value
     for name, word in (("retried", H_RETRIED), ("lost", H_LOST), ("expired", H_EXPIRED), ("dropped", H_DROPPED)):
         totals[name] = _word(mapping, word)
+    shared = np.zeros(2, np.int64)
+    leases.count_arrays(mapping.base, int(shared.ctypes.data))
     shape = (words[H_MAX_MEMBERS], LANES, len(HIST_KINDS), HIST_BUCKETS)
     hist = np.frombuffer(mapping.view, np.int64, int(np.prod(shape)), words[H_HIST_AT]).reshape(shape)
     sums = hist[used].sum(axis=0) if used else np.zeros(shape[1:], np.int64)
@@ -163,6 +171,9 @@ def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
         failovers=_failovers(mapping, words),
         arena_bytes=words[H_PAGES] * words[H_PAGE_BYTES],
         arena_used=max(0, _word(mapping, H_PAGES_USED)) * words[H_PAGE_BYTES],
+        arrays=int(shared[0]),
+        leases=int(shared[1]),
+        most_leases=words[H_LEASES],
     )
 
 

@@ -44,7 +44,7 @@ from swarm_agents.shm.atomics import (
     store,
     xand,
 )
-from swarm_agents.shm.blocks import free_published, publish_block, standing
+from swarm_agents.shm.blocks import block_address, free_published, publish_block, standing
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
@@ -105,6 +105,7 @@ from swarm_agents.shm.layout import (
     P_RINGS,
     R_CANCELLED,
     R_EXPIRED,
+    R_LEASES,
     R_LOST,
     READY,
     S_BLOCK,
@@ -114,6 +115,7 @@ from swarm_agents.shm.layout import (
     S_ID_LO,
     S_INLINE,
     S_KERNEL,
+    S_LEASES,
     S_LENGTH,
     S_PORT,
     S_PORT_OWNER,
@@ -123,11 +125,13 @@ from swarm_agents.shm.layout import (
     WRITING,
     X_HELD,
     X_OUT,
+    X_REFS,
     X_RETRIES,
     X_ROTOR,
     done_word,
     slot_word,
 )
+from swarm_agents.shm.leases import end_leases, lend
 
 __all__ = [
     "cancel",
@@ -302,7 +306,8 @@ def submit(
     block: int,
     scratch: int,
 ) -> int:
-    """Puts a task on the board: the slot, or -1 when the lane is full for this port, -3 when the member is fenced.
+    """Puts a task on the board: the slot, or -1 when the lane is full for this port, -3 when the member is fenced, -4
+    when a shared array that the scratch names is gone.
 
     A payload of up to INLINE_MAX bytes is copied from the address `payload`; a larger one lies in `block`, which the
     member holds. A port may hold no more slots of a lane than are free in it: so one that floods the lane leaves
@@ -342,6 +347,13 @@ def submit(
     poke(s + S_LENGTH, length)
     poke(s + S_CANCEL, 0)
     writing = slot_word(WRITING, 0, member, epoch, gen)
+    shared = 0
+    if peek(scratch + X_REFS * 8) != 0:
+        shared = lend(base, slot, gen, member, epoch, scratch)
+        if shared < 0:
+            release_slot(base, slot, writing)
+            return shared
+    poke(s + S_LEASES, shared)
     if block < 0:
         copy(s + S_INLINE, payload, length)
         poke(s + S_BLOCK, NO_BLOCK)
@@ -602,8 +614,9 @@ def poll(base: int, port: int, owner: int, limit: int, out: int) -> int:
 def release(base: int, slot: int, word: int, scratch: int) -> int:
     """Ends an answered task: its slot is free again, and its blocks too, unless they were taken over before."""
     gen = (word >> 42) & GEN_MASK
-    arguments = load(slot_at(base, slot) + S_BLOCK)
+    arguments, leases = load(slot_at(base, slot) + S_BLOCK), load(slot_at(base, slot) + S_LEASES)
     result = (word >> 10) & BLOCK_MASK
+    shared = 0 if result >= NO_BLOCK else load(base + block_address(base, result) + R_LEASES)
     lane = slot // load(base + H_LANE_SLOTS * 8)
     if not release_slot(base, slot, word):
         return 0
@@ -612,6 +625,10 @@ def release(base: int, slot: int, word: int, scratch: int) -> int:
         free_published(base, arguments, slot, gen)
     if result < NO_BLOCK:
         free_published(base, result, slot, gen)
+    if leases != 0:
+        end_leases(base, leases, slot, gen)
+    if shared != 0:
+        end_leases(base, shared, slot, gen)
     return 1
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from swarm_agents import codec
 from swarm_agents.config import Priority
-from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, SwarmFull, to_wire
+from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, StaleReference, SwarmFull, to_wire
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address
 from swarm_agents.shm.jit import direct
@@ -45,11 +45,15 @@ from swarm_agents.shm.layout import (
     SLOT_STRIDE,
     STATUS_ERROR,
     STATUS_VALUE,
+    X_LEASE_ROTOR,
     X_OUT,
     X_RETRIES,
 )
+from swarm_agents.shm.leases import STALE
+from swarm_agents.shm.references import Shared, bind, unbind
 
 if TYPE_CHECKING:
+    from swarm_agents.shm.arena import Arena
     from swarm_agents.shm.board import Board
     from swarm_agents.shm.members import Member
 
@@ -128,11 +132,11 @@ class Claim:
         """
         if self._frame is None:
             block, length = self._field(S_BLOCK), self._field(S_LENGTH)
+            mapping, locate = self._board.mapping, self._board.arrays.locate
             if block == NO_BLOCK:
-                self._frame = frame.read(memoryview(self._raw), hot.CLAIM_PAYLOAD, length)
+                self._frame = frame.read(memoryview(self._raw), hot.CLAIM_PAYLOAD, length, locate)
             else:
-                mapping = self._board.mapping
-                self._frame = frame.read(mapping.view, block_address(mapping.base, block), length)
+                self._frame = frame.read(mapping.view, block_address(mapping.base, block), length, locate)
         return self._frame
 
     @property
@@ -147,8 +151,14 @@ class Claim:
 
     @property
     def buffers(self) -> list[memoryview]:
-        """The buffers that the header refers to, as they lie on the board."""
-        return self.open()[2]
+        """The buffers that the header refers to, as they lie on the board; of a shared array that is not contiguous a
+        copy.
+
+        Raises:
+            PayloadError: a shared array is not there, or not what it should be.
+        """
+        found: list[Any] = self.open()[2]
+        return [buffer.contiguous() if isinstance(buffer, Shared) else buffer for buffer in found]
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -174,7 +184,8 @@ class Claim:
                     return self._decoded
                 value = codec.decode(header)
             else:
-                value = codec.decode(self.header, self.buffers)
+                _, found, buffers = self.open()
+                value = codec.decode(found, buffers)
             match value:
                 case [list() as args, dict() as kwargs]:
                     self._decoded = tuple(args), kwargs
@@ -209,6 +220,21 @@ class Worker:
         self._hand = np.array([self._base, -1, 0, self._index, self._epoch, self._scratch_at], np.int64)
         self._hand_at = int(self._hand.ctypes.data)
         self._next, self._reply = direct(hot.claim_next), direct(hot.reply)
+        self._arena: Arena | None = None
+
+    @property
+    def arena(self) -> Arena:
+        """Makes and keeps arrays that are passed on without copying."""
+        if self._arena is None:
+            arena = self._arena = self._board.arena(self._member)
+            self._scratch[X_LEASE_ROTOR] = arena.rotor
+        return self._arena
+
+    def array(
+        self, shape: int | tuple[int, ...], dtype: Any = np.float64, *, timeout: float = RESULT_PATIENCE
+    ) -> np.ndarray[Any, Any]:
+        """`Arena.empty`: lends memory of the arena to write a result in place, which is then committed as it lies."""
+        return self.arena.empty(shape, dtype, timeout=timeout)
 
     def claim(self, timeout: float = 0.0, *, lanes: tuple[int, int] = (0, LANES - 1)) -> Claim | None:
         """Claims the most urgent task, waiting up to `timeout` seconds for one: spinning shortly, then asleep.
@@ -271,7 +297,7 @@ class Worker:
             )  # fmt: skip
             if done >= 0:
                 return bool(done)
-        header, buffers = codec.encode(value)
+        header, buffers = codec.encode(value, self._board.arrays.sharing)
         return self.commit_raw(claim, header, buffers)
 
     def fail(self, claim: Claim, error: BaseException, traceback: str | None = None) -> bool:
@@ -300,6 +326,8 @@ class Worker:
         layout = frame.lay_out(b"", header, buffers)
         status = STATUS_VALUE if ok else STATUS_ERROR
         began = claim.claimed_ns if run_ns is None else hot.now_ns() - run_ns
+        if layout.names:
+            return self._commit_shared(claim, header, buffers, layout)
         if layout.size <= _SMALL:
             data = layout.as_bytes()
             done = self._reply(
@@ -314,9 +342,38 @@ class Worker:
         return bool(
             hot.commit_block(
                 self._base, claim.slot, claim._mine, block, layout.size, self._index, self._epoch, claim.lane, status,
-                claim.queued_ns, began, hops,
+                claim.queued_ns, began, hops, self._scratch_at,
             )
         )  # fmt: skip
+
+    def _commit_shared(self, claim: Claim, header: bytes, buffers: Sequence[Any], layout: frame.Layout) -> bool:
+        """Answers with a value that refers to shared arrays; should no lease on one be free, with copies of them."""
+        bind(self._scratch, layout.names)
+        try:
+            done = -1
+            if layout.size <= _SMALL:
+                data = layout.as_bytes()
+                done = self._reply(
+                    self._hand_at, claim.slot, claim._mine, frame.address_of(data), layout.size, claim.lane,
+                    STATUS_VALUE, claim.queued_ns, claim.claimed_ns, 0,
+                )  # fmt: skip
+            if done == -1:
+                block = self._store(layout, claim)
+                if block is None:
+                    return False
+                done = hot.commit_block(
+                    self._base, claim.slot, claim._mine, block, layout.size, self._index, self._epoch, claim.lane,
+                    STATUS_VALUE, claim.queued_ns, claim.claimed_ns, 0, self._scratch_at,
+                )  # fmt: skip
+        finally:
+            unbind(self._scratch)
+        if done == STALE:
+            raise StaleReference("a shared array in the result is not there any more: the kernel did not keep it")
+        if done < 0:
+            locate = self._board.arrays.locate
+            own = [locate(b).contiguous() if type(b) is frame.Reference else b for b in buffers]
+            return self.commit_raw(claim, header, own)
+        return bool(done)
 
     def _store(self, layout: frame.Layout, claim: Claim) -> int | None:
         """A block with the result in it; None when the claim is void. Waits while the arena is full."""
