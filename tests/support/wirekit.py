@@ -24,6 +24,7 @@ from swarm_agents.resource.hub import Hub
 from swarm_agents.resource.rest import Rest
 from swarm_agents.wire import schema
 from swarm_agents.wire.keys import Keys, make_keys
+from swarm_agents.wire.reactor import Reactor
 from swarm_agents.wire.schema import TaskId
 
 KEYS = make_keys()
@@ -95,8 +96,8 @@ class FakeDesk:
         self.shown: schema.Load | None = None
         self._wake: Callable[[], None] = lambda: None
 
-    def listen(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        self._wake = lambda: loop.call_soon_threadsafe(callback)
+    def listen(self, reactor: Reactor, callback: Callable[[], bool]) -> None:
+        self._wake = lambda: reactor.post(callback)
 
     def submit(self, submit: schema.Submit, payload: Sequence[Any]) -> None:
         if len(self.waiting) >= self.room:
@@ -177,12 +178,15 @@ class FakeDesk:
     def load(self) -> schema.Load:
         if self.shown is not None:
             depth = (0, 0, len(self.waiting), 0)
-            return schema.Load(self.shown.workers, self.shown.idle, depth, self.room, self.shown.run_mean)
+            return schema.Load(self.shown.workers, self.shown.idle, depth, self.shown.room, self.shown.run_mean)
         depth = (0, 0, len(self.waiting), 0)
         return schema.Load(workers=self.workers, idle=0, depth=depth, room=self.room - len(self.waiting), run_mean=0.01)
 
     def run_time(self, kernel: str) -> float | None:
         return self.times.get(kernel)
+
+    def answer_bytes(self, kernel: str) -> float:
+        return 0.0
 
     def close(self) -> None:
         pass
@@ -218,7 +222,7 @@ class HubThread:
 
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.errors: list[dict[str, Any]] = []
+        self.errors: list[Any] = []
         self.loop.set_exception_handler(lambda loop, context: self.errors.append(context))
         self._stop = asyncio.Event()
         self._kill = False
@@ -235,6 +239,7 @@ class HubThread:
                 report=self.report,
                 rng=random.Random(self._seed),
             )
+            self.hub.reactor.on_error = self.errors.append
             self.rest = rest = Rest(
                 self.hub, self._keys.token, report=self.report, kernels=lambda: [{"name": "core.echo"}]
             )
@@ -255,17 +260,15 @@ class HubThread:
         return {"uid": UID, "node": self.node, "hubs": [peer.node for peer in self.hub.peers.values()]}
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Calls a function in the hub's loop."""
-
-        async def call() -> Any:
+        """Calls a function while the hub does nothing else."""
+        with self.hub.reactor:
             return function()
-
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(10)
 
     def sever(self) -> None:
         """Ends as a killed process would: its sockets close without a word."""
 
         def cut() -> None:
+            self.hub.carrier._stopped = True
             self.hub._router.close()
             for peer in self.hub.peers.values():
                 peer.close()

@@ -9,8 +9,9 @@ The socket's file descriptor is edge-triggered, and any call on the socket may c
 the sender looks whether something has arrived, and if so wakes the others; a thread that has taken an answer rings for
 the caller who may be asleep waiting for it; and with several callers none sleeps long.
 
-Back-pressure has two stages: the hub's window bounds what is unanswered, and `submit` waits for it; a hub whose board
-is full refuses a task for a while, and then the thread submits it again, so that it was taken on stays true.
+Back-pressure has two stages: the hub's credit bounds what is unanswered, in tasks and in bytes, and `submit` waits for
+it; a hub whose board is full all the same refuses a task for a while, and then the thread submits it again, so that it
+was taken on stays true.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ from swarm_agents.errors import (
     from_wire,
 )
 from swarm_agents.wire import schema
+from swarm_agents.wire.credit import Window
 from swarm_agents.wire.frames import flatten, pack, payload_bytes, unpack
-from swarm_agents.wire.loop import send_frames
 from swarm_agents.wire.monitor import Monitor, Outcome
+from swarm_agents.wire.reactor import readable, receive, send_frames
 from swarm_agents.wire.sockets import open_dealer
 
 if TYPE_CHECKING:
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TcpChannel"]
 
-_NOBLOCK, _READABLE = int(zmq.NOBLOCK), int(zmq.POLLIN)
 #: Silent for so many heartbeats, and the hub is given up.
 _SILENT_HEARTBEATS = 5
 #: A hub may take its time when it starts, but not for ever to say its first word.
@@ -80,6 +81,8 @@ class TcpChannel(Channel):
         self._lock = threading.Lock()
         self._room = threading.Condition(threading.Lock())
         self._unanswered: dict[TaskId, Request] = {}
+        #: Bytes of their arguments.
+        self._sizes: dict[TaskId, int] = {}
         self._refused: deque[tuple[float, TaskId]] = deque()
         self._reports: dict[int, Any] = {}
         self._acks: list[TaskId] = []
@@ -112,7 +115,8 @@ class TcpChannel(Channel):
         except BaseException:
             self._release()
             raise
-        self.window = max(welcome.window, 1)
+        self._credit = Window(max(welcome.window, 1), welcome.bytes)
+        self.window = self._credit.tasks
         self._limit = welcome.max_message_bytes
         self._heartbeat = max(welcome.heartbeat, 0.01)
         self._thread = threading.Thread(target=self._serve, name="swarm-tcp", daemon=True)
@@ -175,20 +179,23 @@ class TcpChannel(Channel):
         with self._room:
             if request.task in self._unanswered:
                 return
-            if not self._room.wait_for(lambda: len(self._unanswered) < self.window or self._dead, timeout):
+            credit = self._credit
+            if not credit.fits(size) and not self._room.wait_for(lambda: credit.fits(size) or self._dead, timeout):
                 raise SwarmFull(
-                    f"{len(self._unanswered)} tasks are unanswered, which is all that {self.endpoint} takes from one "
-                    "client: wait for results, or submit with a longer timeout"
+                    f"{credit.used} tasks with {credit.used_bytes} bytes are unanswered, and {self.endpoint} takes "
+                    f"{credit.tasks} with {credit.bytes} bytes at present: wait for results, or submit with a longer "
+                    "timeout"
                 )
             self._check()
             self._unanswered[request.task] = request
+            self._sizes[request.task] = size
+            credit.take(size)
         self._send(_submission(request), payload)
 
     def cancel(self, task: TaskId) -> None:
         with self._room:
-            if self._unanswered.pop(task, None) is None:
+            if not self._forget(task):
                 return
-            self._room.notify()
         self._send(schema.Cancel(task))
 
     def info(self, timeout: float) -> dict[str, Any]:
@@ -228,7 +235,7 @@ class TcpChannel(Channel):
                 send_frames(self._socket, pack(message, payload))
             except zmq.ZMQError:  # what is unanswered goes out again when the connection has been made anew
                 return
-            if int(self._socket.get(zmq.EVENTS)) & _READABLE:
+            if readable(self._socket):
                 self._wake()
 
     def _wake(self) -> None:
@@ -242,12 +249,12 @@ class TcpChannel(Channel):
 
     def _receive(self) -> int:
         """Takes what has arrived; returns how many messages that was. Any thread."""
-        messages: list[list[zmq.Frame]] = []
+        messages: list[list[Any]] = []
         with self._lock:
             if self._dead is not None:
                 return 0
-            while len(messages) < _BATCH and int(self._socket.get(zmq.EVENTS)) & _READABLE:
-                messages.append(self._socket.recv_multipart(_NOBLOCK, copy=False))
+            while len(messages) < _BATCH and readable(self._socket):
+                messages.append(receive(self._socket))
         for frames in messages:
             self._take(frames)
         return len(messages)
@@ -342,7 +349,7 @@ class TcpChannel(Channel):
         due = min(self._beat, self._ack_due, self._refused[0][0] if self._refused else math.inf)
         return max(due - time.monotonic(), 0.0)
 
-    def _take(self, frames: list[zmq.Frame]) -> None:
+    def _take(self, frames: list[Any]) -> None:
         self._heard = time.monotonic()
         message, payload = unpack(frames, limit=_MAX_INBOUND)
         match message:
@@ -357,7 +364,8 @@ class TcpChannel(Channel):
                     self._settle(task, None, from_wire({"code": message.code, "message": message.message}), None)
             case schema.Credit():
                 with self._room:
-                    self.window = max(message.window, 1)
+                    self._credit.grant(max(message.window, 1), message.bytes)
+                    self.window = self._credit.tasks
                     self._room.notify_all()
             case schema.Report():
                 with self._room:
@@ -390,10 +398,17 @@ class TcpChannel(Channel):
 
     def _settle(self, task: TaskId, value: Any, error: BaseException | None, info: TaskInfo | None) -> None:
         with self._room:
-            known = self._unanswered.pop(task, None) is not None
-            self._room.notify()
+            known = self._forget(task)
         if known:
             self._sink.answered(task, value, error, info)
+
+    def _forget(self, task: TaskId) -> bool:
+        """A task is not out any more; False if it was not. The caller holds the room's lock."""
+        if self._unanswered.pop(task, None) is None:
+            return False
+        self._credit.give(self._sizes.pop(task))
+        self._room.notify()
+        return True
 
     def _acknowledge(self) -> None:
         with self._room:

@@ -4,16 +4,18 @@ A task that waits on the board while another node is idler is claimed like by an
 and committed here with the answer. When a peer dies its tasks are handed back at once, as begun once more; a late
 answer finds no claim, or one that is fenced, and changes nothing. A task that was sent here by another hub can be sent
 on, but no further than `MAX_HOPS`.
+
+A large payload is sent from where it lies in the arena, and the board may give that room to somebody else as soon as
+the claim is settled. So a claim is settled only when ZeroMQ has let go of every frame that was sent of it: at once, as
+a rule, since an answer comes after the task has left; later, when a task was sent by a second path and its first is
+stuck. What would leave otherwise are another task's bytes under this one's id.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,11 +25,12 @@ from swarm_agents.config import Priority, Settings
 from swarm_agents.errors import SwarmError
 from swarm_agents.resource.balance import MAX_HOPS, Candidate, choose, surplus
 from swarm_agents.resource.desk import Claimed, Desk
-from swarm_agents.resource.peers import Forward, Link, Peer
+from swarm_agents.resource.peers import DEAD, SUSPECTED, Forward, Link, Peer
 from swarm_agents.wire import schema
 from swarm_agents.wire.frames import payload_bytes, unpack
 from swarm_agents.wire.keys import Keys
 from swarm_agents.wire.monitor import Outcome
+from swarm_agents.wire.reactor import Reactor
 from swarm_agents.wire.schema import TaskId
 
 __all__ = ["IDS_A_MESSAGE", "RETRY_AFTER", "Carrier", "heartbeat"]
@@ -43,6 +46,8 @@ _ACK_AFTER = 0.005
 IDS_A_MESSAGE = 1024
 #: A full board is asked again after this long (seconds).
 RETRY_AFTER = 0.02
+#: Whether ZeroMQ has let go of a payload is asked again after this long (seconds).
+_HELD = 0.0005
 
 
 def heartbeat(settings: Settings) -> float:
@@ -50,11 +55,17 @@ def heartbeat(settings: Settings) -> float:
     return settings.failover.heartbeat_interval * _HEARTBEATS
 
 
+def silence(settings: Settings) -> float:
+    """Seconds between heartbeats by which a link's silence is counted: `DEAD` of them are no less than `deadAfter`."""
+    return max(heartbeat(settings), settings.failover.dead_after / DEAD)
+
+
 class Carrier:
-    """See the module's text. Made and used in a running event loop."""
+    """See the module's text. Used under the reactor's lock."""
 
     def __init__(
         self,
+        reactor: Reactor,
         context: zmq.Context[zmq.Socket[bytes]],
         desk: Desk,
         settings: Settings,
@@ -69,6 +80,7 @@ class Carrier:
         self.peers: dict[str, Peer[Claimed]] = {}
         #: Nothing more leaves.
         self.draining = False
+        self._reactor = reactor
         self._context = context
         self._desk = desk
         self._settings = settings
@@ -78,40 +90,50 @@ class Carrier:
         self._log = log
         self._counts = counts
         self._rng = rng
-        self._loop = asyncio.get_running_loop()
         #: No compute agent on this node: what comes is sent on at once.
         self._nobody_here = False
-        self._stirred = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._stirred = False
+        self._stopped = False
+        #: Answered, or given up, while ZeroMQ still looks at their payload; and how they end.
+        self._held: list[tuple[Forward[Claimed], Callable[[Forward[Claimed]], None]]] = []
 
     def start(self) -> None:
         """Connects to the other hubs and begins to carry."""
         self.apply(self._settings)
-        self._tasks = [self._loop.create_task(self._beat()), self._loop.create_task(self._balance())]
+        self._beat()
+        self._balance()
 
     def stir(self) -> None:
         """A task has come from outside."""
-        if self._nobody_here:
-            self._stirred.set()
+        if self._nobody_here and not self._stirred:
+            self._stirred = True
+            self._reactor.call_later(0.0, self._move_all)
 
     @property
     def in_hand(self) -> int:
         """Tasks of this node's board that other nodes compute at present."""
-        return sum(len(peer.forwarded) for peer in self.peers.values())
+        return sum(len(peer.forwarded) for peer in list(self.peers.values())) + len(self._held)
 
-    async def close(self) -> None:
-        """Hands back what is in hand, and says good-bye; `disconnect` follows."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def stop(self) -> None:
+        """Says good-bye; `disconnect` and `hand_back_all` follow."""
+        self._stopped = self.draining = True
         for peer in self.peers.values():
             peer.send(schema.Bye())
-            self._hand_back(peer.renew(), "this hub leaves")
 
     def disconnect(self) -> None:
         """Closes all links."""
         for peer in self.peers.values():
-            peer.close()
+            for link in peer.links.values():
+                link.close()
+
+    def hand_back_all(self) -> None:
+        """Hands back what is in hand; after the sockets' context has ended, so that nothing is being sent any more."""
+        held, self._held = self._held, []
+        for forward, end in held:
+            end(forward)
+        for peer in self.peers.values():
+            for forward in self._lost(peer.renew(), "this hub leaves"):
+                self._desk.hand_back(forward.claim)
         self.peers.clear()
 
     # -- who the other hubs are
@@ -132,24 +154,28 @@ class Carrier:
             peer = self.peers.setdefault(node, Peer(node))
             for address in set(peer.links) - set(addresses):
                 peer.links.pop(address).close()
-            for address in set(addresses) - set(peer.links):
-                peer.links[address] = self._link(peer, address, addresses[address])
+            links = peer.links
+            peer.links = {}
+            for address, server in addresses.items():
+                peer.links[address] = links.get(address) or self._link(peer, address, server)
             if not peer.open:
                 self._hand_back(peer.renew(), f"node {node} has moved")
 
     def _link(self, peer: Peer[Claimed], address: str, server: str) -> Link:
         return Link(
+            self._reactor,
             self._context,
             address,
             server if self._keys.hub_secret else "",
             self._keys,
             self._settings.transport.max_message_bytes,
+            silence(self._settings),
             lambda: schema.Hello("hub", self._settings.uid, peer.session, self._name, self._node),
             lambda link, frames: self._from_peer(peer, link, frames),
             lambda link, outcome: self._lost_link(peer, link, outcome),
         )
 
-    def _from_peer(self, peer: Peer[Claimed], link: Link, frames: list[zmq.Frame]) -> None:
+    def _from_peer(self, peer: Peer[Claimed], link: Link, frames: list[Any]) -> None:
         try:
             message, payload = unpack(frames, limit=self._settings.transport.max_message_bytes)
         except SwarmError as error:
@@ -158,38 +184,42 @@ class Carrier:
             link.reset()
             return
         match message:
-            case schema.Welcome():
-                link.welcomed()
-                peer.window, peer.limit = message.window, message.max_message_bytes
-                link.send(schema.Heartbeat(time.monotonic(), load=self._desk.load()))
-                self._log.info("connected to a hub", node=peer.node, address=link.address)
             case schema.Answer():
                 self._peer_answered(peer, message, payload)
+            case schema.Heartbeat(echo=True):
+                link.heard_echo(self._reactor.clock() - message.sent)
+                if message.load is not None:
+                    peer.heard_load(message.load)
+            case schema.Credit():
+                peer.window.grant(message.window, message.bytes)
+                self.stir()
+            case schema.Welcome():
+                link.welcomed()
+                peer.limit = message.max_message_bytes
+                peer.window.grant(message.window, message.bytes)
+                link.send(schema.Heartbeat(self._reactor.clock(), load=self._desk.load()))
+                self._log.info("connected to a hub", node=peer.node, address=link.address)
             case schema.Refusal(task=task) if task is not None:
                 self._peer_refused(peer, task, message)
             case schema.Refusal():
                 self._log.warning("a hub refuses this one", node=peer.node, code=message.code, reason=message.message)
                 link.reset()
-            case schema.Heartbeat(echo=True):
-                peer.heard_echo(time.monotonic() - message.sent)
-                if message.load is not None:
-                    peer.heard_load(message.load)
-            case schema.Credit():
-                peer.window = message.window
             case schema.Bye():
                 link.reset()
             case _:
                 pass
 
     def _peer_answered(self, peer: Peer[Claimed], answer: schema.Answer, payload: Sequence[Any]) -> None:
-        forward = peer.forwarded.pop(answer.task, None)
+        forward = peer.settle(answer.task)
         if forward is not None:
-            peer.heard_answer(forward, answer, payload_bytes(payload), time.monotonic())
-            self._desk.commit(forward.claim, answer, payload, self._committed)
+            peer.heard_answer(forward, answer, payload_bytes(payload), self._reactor.clock())
+            if not answer.node:
+                answer = msgspec.structs.replace(answer, node=peer.node)
+            self._end(forward, lambda forward: self._desk.commit(forward.claim, answer, payload, self._committed))
         else:
             self._committed(False)
         if not peer.acks:
-            self._loop.call_later(_ACK_AFTER, self._say_acknowledged, peer)
+            self._reactor.call_later(_ACK_AFTER, self._say_acknowledged, peer)
         peer.acks.append(answer.task)
 
     def _say_acknowledged(self, peer: Peer[Claimed]) -> None:
@@ -201,71 +231,115 @@ class Carrier:
         self._counts["forwarded_answered" if counted else "forwarded_late"] += 1
 
     def _peer_refused(self, peer: Peer[Claimed], task: TaskId, refusal: schema.Refusal) -> None:
-        peer.refuses_until = time.monotonic() + max(refusal.retry_after, RETRY_AFTER)
-        forward = peer.forwarded.pop(task, None)
+        peer.refuses_until = self._reactor.clock() + max(refusal.retry_after, RETRY_AFTER)
+        forward = peer.settle(task)
         if forward is not None:
             self._hand_back([forward], refusal.message)
 
     def _lost_link(self, peer: Peer[Claimed], link: Link, outcome: Outcome) -> None:
+        if self._stopped:
+            return
         if outcome is not Outcome.LOST:
             self._log.error("a hub can't be used", node=peer.node, address=link.address, reason=outcome.value)
         if peer.open:
-            for forward in peer.forwarded.values():  # by the other way; what has arrived already is recognised
-                peer.send(forward.submit, forward.payload)
+            self._resend(peer, link)
         else:
             self._hand_back(peer.renew(), f"node {peer.node} is gone")
 
-    def _hand_back(self, forwards: list[Forward[Claimed]], reason: str) -> None:
+    def _resend(self, peer: Peer[Claimed], link: Link) -> None:
+        """Sends what went by a link that is lost, or not to be trusted, by another; what has arrived is recognised."""
+        now = self._reactor.clock()
+        for forward in peer.forwarded.values():
+            if forward.via is link:
+                peer.forward(forward, now)
+                self._counts["sent_again"] += 1
+
+    # -- how a forwarded task ends
+
+    def _end(self, forward: Forward[Claimed], end: Callable[[Forward[Claimed]], None]) -> None:
+        """Settles a claim, when ZeroMQ does not look at its payload any more."""
+        if not forward.held:
+            end(forward)
+            return
+        if not self._held:
+            self._reactor.call_later(_HELD, self._end_held)
+        self._held.append((forward, end))
+
+    def _end_held(self) -> None:
+        held, self._held = self._held, []
+        for forward, end in held:
+            if forward.held:
+                self._held.append((forward, end))
+            else:
+                end(forward)
+        if self._held:
+            self._reactor.call_later(_HELD, self._end_held)
+
+    def _lost(self, forwards: list[Forward[Claimed]], reason: str) -> list[Forward[Claimed]]:
         if forwards:
             self._log.warning("tasks come back", tasks=len(forwards), reason=reason)
-        for forward in forwards:
-            self._desk.hand_back(forward.claim)
-            self._counts["handed_back"] += 1
+            self._counts["handed_back"] += len(forwards)
+        return forwards
+
+    def _hand_back(self, forwards: list[Forward[Claimed]], reason: str) -> None:
+        for forward in self._lost(forwards, reason):
+            self._end(forward, lambda forward: self._desk.hand_back(forward.claim))
 
     # -- the two clocks of a hub
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(heartbeat(self._settings))
-            now = time.monotonic()
-            load = self._desk.load()
-            for peer in self.peers.values():
-                for link in list(peer.links.values()):
-                    link.look()
-                    link.send(schema.Heartbeat(now, load=load))
-                    if link.open and now - link.heard > max(
-                        self._settings.failover.dead_after, 5 * heartbeat(self._settings)
-                    ):
-                        link.reset()
+    def _beat(self) -> None:
+        if self._stopped:
+            return
+        self._reactor.call_later(heartbeat(self._settings), self._beat)
+        now, load = self._reactor.clock(), None
+        for peer in self.peers.values():
+            for link in list(peer.links.values()):
+                link.look()
+                if not link.open:
+                    continue
+                load = load or self._desk.load()
+                link.send(schema.Heartbeat(now, load=load))
+                missed = link.pulse.missed(now)
+                if missed >= DEAD:
+                    link.reset()
+                elif missed >= SUSPECTED and not link.suspected:
+                    link.suspected = True
+                    self._log.warning("a link is silent", node=peer.node, address=link.address)
+                    if peer.link is not link:
+                        self._resend(peer, link)
 
-    async def _balance(self) -> None:
-        while True:
-            busy, load = False, schema.Load(workers=1)
-            for peer in self.peers.values():
-                busy = busy or bool(peer.forwarded)
-                self._cancel_forwarded(peer)
-            if not self.draining and any(peer.open for peer in self.peers.values()):
-                load = self._desk.load()
-                busy = busy or any(load.depth)
-                if self._settings.sensing.balance or not load.workers:
-                    for lane in range(len(Priority)):
-                        if load.depth[lane]:
-                            self._move(lane)
-            self._nobody_here = not load.workers
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BALANCE if busy else _BALANCE_IDLE):
-                    await self._stirred.wait()
-            self._stirred.clear()
+    def _balance(self) -> None:
+        if self._stopped:
+            return
+        busy = self._move_all()
+        self._reactor.call_later(_BALANCE if busy else _BALANCE_IDLE, self._balance)
+
+    def _move_all(self) -> bool:
+        """Moves what should move; False if there is nothing that might."""
+        self._stirred = False
+        busy, load = False, schema.Load(workers=1)
+        for peer in self.peers.values():
+            busy = busy or bool(peer.forwarded)
+            self._cancel_forwarded(peer)
+        if not self.draining and any(peer.open for peer in self.peers.values()):
+            load = self._desk.load()
+            busy = busy or any(load.depth)
+            if self._settings.sensing.balance or not load.workers:
+                for lane in range(len(Priority)):
+                    if load.depth[lane]:
+                        self._move(lane)
+        self._nobody_here = not load.workers
+        return busy
 
     def _cancel_forwarded(self, peer: Peer[Claimed]) -> None:
         for task, forward in list(peer.forwarded.items()):
             if self._desk.abandoned(forward.claim):
-                del peer.forwarded[task]
+                peer.settle(task)
                 peer.send(schema.Cancel(task))
-                self._desk.drop(forward.claim)
+                self._end(forward, lambda forward: self._desk.drop(forward.claim))
 
     def _move(self, lane: int) -> None:
-        now = time.monotonic()
+        now = self._reactor.clock()
         for _ in range(_BALANCE_BATCH):
             local = self._desk.load()
             if surplus(local, lane) == 0:
@@ -282,21 +356,29 @@ class Carrier:
                 return
 
     def _forward(self, claimed: Claimed, local: schema.Load, candidates: list[Candidate], now: float) -> bool:
-        if claimed.submit.hops >= MAX_HOPS:
+        submit = claimed.submit
+        if submit.hops >= MAX_HOPS:
             return False
         payload = claimed.payload
         size = payload_bytes(payload)
         fitting = [c for c in candidates if size + schema.MAX_HEADER_BYTES <= self.peers[c.key].limit]
-        run = self._desk.run_time(claimed.submit.kernel)
-        node = choose(local, fitting, lane=claimed.submit.lane, size=size, run=run, rng=self._rng)
+        node = choose(
+            local,
+            fitting,
+            lane=submit.lane,
+            size=size,
+            run=self._desk.run_time(submit.kernel),
+            answer=self._desk.answer_bytes(submit.kernel),
+            rng=self._rng,
+        )
         if node is None:
             return False
         peer = self.peers[node]
-        submit = msgspec.structs.replace(claimed.submit, hops=claimed.submit.hops + 1)
-        peer.forwarded[submit.task] = Forward(claimed, submit, payload, size, now)
+        forward = Forward(claimed, msgspec.structs.replace(submit, hops=submit.hops + 1), payload, size, now)
+        peer.take(forward)
         peer.news += 1
-        if not peer.send(submit, payload):
-            del peer.forwarded[submit.task]
+        if not peer.forward(forward, now):
+            peer.settle(submit.task)
             return False
         self._counts["forwarded"] += 1
         return True

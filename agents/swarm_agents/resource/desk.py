@@ -3,16 +3,16 @@
 What a board and the wire hold of a payload is the same (the value's header, then its buffers), so tasks and answers
 pass here as they are. Answers are copied out of the arena once, because they are kept until somebody far away has
 acknowledged them, and the arena belongs to the node; arguments of a forwarded task are sent from where they lie, and
-stay there until the claim is settled.
+stay there until the claim is settled, which the carrier does not do before ZeroMQ has let go of them.
 
-A thread parks on the board's futex and wakes the event loop when answers have come. Another one commits large results:
-a full arena makes a commit wait, and the loop must go on to take the answers that make room. All else is called in the
-loop.
+A thread parks on the board's futex and, when answers have come, takes the reactor's lock and has them dealt with at
+once: no other thread has to wake up for them. Another one commits large results: a full arena makes a commit wait, and
+the reactor must go on to take the answers that make room. All else is called under the reactor's lock.
 """
 
 from __future__ import annotations
 
-import asyncio
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +24,11 @@ from msgspec import Struct
 
 from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
+from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_USED
+from swarm_agents.shm.stats import read_depths
 from swarm_agents.wire import schema
+from swarm_agents.wire.frames import payload_bytes
+from swarm_agents.wire.reactor import Reactor
 from swarm_agents.wire.schema import Load, TaskId
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ _WAIT = 0.1
 _MEMBERS_AGE, _MEAN_AGE = 0.02, 1.0
 #: Without a heartbeat for this long an agent is not counted as one that will take work (seconds).
 _SILENT = 0.5
+#: While the hub takes no more answers, it is looked again after this long (seconds).
+_HELD_UP = 0.01
 #: Weight of a new observation in a running mean.
 _NEWS = 0.1
 #: Kernels whose run time is remembered.
@@ -45,6 +51,14 @@ _MOST_KERNELS = 1024
 #: Results above this many bytes are committed on the thread.
 _LARGE = 16 << 10
 _LANES = tuple(Priority)
+#: Slots of a lane that the board lets a submitter hold in any case.
+_FEW = 16
+
+
+def _room(free: int, held: int) -> int:
+    """How many more slots of a lane a submitter that holds some is given: the board lets nobody hold more than are
+    free, but to some few."""
+    return max(0, min(free, max(_FEW - held, (free - held) // 2)))
 
 
 class Answered(Struct, frozen=True):
@@ -73,15 +87,23 @@ class Desk:
         self._tickets: dict[TaskId, Ticket] = {}
         #: Nodes that a task from another hub has left behind.
         self._hops: dict[TaskId, int] = {}
+        #: Of each kernel: seconds that it runs, and bytes of its answer, on average of late.
         self._times: dict[str, float] = {}
+        self._sizes: dict[str, float] = {}
+        #: Agents by place and epoch.
+        self._names: dict[tuple[int, int], str] = {}
+        #: Who computed, on another node, what this hub has committed here for its own sessions.
+        self._elsewhere: dict[TaskId, schema.Answer] = {}
+        #: Slots that this hub's tasks have, by lane; and those that a lane has.
+        self._held = [0] * len(_LANES)
         self._room = board.geometry.task_slots // len(_LANES)
         self._workers = self._idle = 0
         self._members_at = self._mean_at = float("-inf")
         self._mean = 0.0
         self._runs: Any = None
-        self._closed = False
-        self._polled = threading.Event()
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._reactor: Reactor | None = None
         self._committer = board.worker(member)
         self._commits = ThreadPoolExecutor(1, "desk-commit")
         #: This hub was declared dead: everything in hand is void.
@@ -89,28 +111,22 @@ class Desk:
 
     # -- for those outside
 
-    def listen(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        """Has `callback` called in the loop whenever there are answers."""
-
-        def look() -> None:
-            if not self._closed:
-                callback()
-            self._polled.set()
+    def listen(self, reactor: Reactor, callback: Callable[[], bool]) -> None:
+        """Has `callback` called under the reactor's lock when there are answers; False: it takes none at present."""
+        self._reactor = reactor
 
         def wait() -> None:
-            while not self._closed:
+            while not self._closed.is_set():
                 try:
                     if not self._port.wait(_WAIT):
                         continue
                 except Fenced:
                     self.fenced = True
                     return
-                self._polled.clear()
-                try:
-                    loop.call_soon_threadsafe(look)
-                except RuntimeError:  # the loop is closed
-                    return
-                self._polled.wait(_WAIT)
+                with reactor:
+                    taken = self._closed.is_set() or callback()
+                if not taken:
+                    self._closed.wait(_HELD_UP)
 
         self._thread = threading.Thread(target=wait, name="desk-wait", daemon=True)
         self._thread.start()
@@ -136,6 +152,7 @@ class Desk:
             self.fenced = True
             raise SwarmFull("this hub was taken for dead and is joining again") from error
         self._tickets[submit.task] = ticket
+        self._held[submit.lane] += 1
         if submit.hops:
             self._hops[submit.task] = submit.hops
 
@@ -147,14 +164,18 @@ class Desk:
 
     def answers(self) -> list[Answered]:
         """What has been answered since the last call."""
+        if not self._tickets:
+            return []
         found = []
         for raw in self._port.poll_raw(256):
             task = raw.ticket.task_id
-            self._learn(raw.ticket.kernel, raw.run_s)
+            self._held[raw.ticket.lane] -= 1
+            self._learn(raw.ticket.kernel, raw.run_s, len(raw.header) + payload_bytes(raw.buffers))
             # Given up, and submitted anew under the same id since: that answer is another one's.
             if self._tickets.get(task) is raw.ticket:
                 del self._tickets[task]
-                self._hops.pop(task, None)
+                if self._hops:
+                    self._hops.pop(task, None)
                 found.append(self._answered(task, raw))
         return found
 
@@ -166,9 +187,23 @@ class Desk:
             payload = [raw.header, *raw.buffers]
         else:
             error = msgspec.msgpack.decode(raw.header, type=dict[str, str])
-        agent = self._board.member_name(raw.agent)
-        answer = schema.Answer(task, error, agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops)
+        far = self._elsewhere.pop(task, None) if self._elsewhere else None
+        if far is not None and raw.hops:
+            # Begun there as often as it says, and here as often as it did not come to that.
+            attempts = raw.attempts - 1 + far.attempts
+            answer = schema.Answer(task, error, far.agent, attempts, raw.queued_s, raw.run_s, raw.hops, far.node)
+        else:
+            agent = self._name(raw.agent, raw.epoch)
+            answer = schema.Answer(task, error, agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops)
         return Answered(answer, payload)
+
+    def _name(self, index: int, epoch: int) -> str:
+        name = self._names.get((index, epoch))
+        if name is None:
+            if len(self._names) >= _MOST_KERNELS:
+                self._names.clear()
+            name = self._names[index, epoch] = self._board.member_name(index)
+        return name
 
     # -- for other nodes
 
@@ -191,13 +226,17 @@ class Desk:
         self, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any], done: Callable[[bool], None]
     ) -> None:
         """Answers a claimed task with what another node has made of it; `done` learns whether that counted."""
-        self._learn(claimed.submit.kernel, answer.run)
-        if sum(memoryview(part).nbytes for part in payload) <= _LARGE:
+        size = payload_bytes(payload)
+        self._learn(claimed.submit.kernel, answer.run, size)
+        task = claimed.submit.task
+        if task in self._tickets:
+            self._elsewhere[task] = answer
+        reactor = self._reactor
+        if size <= _LARGE or reactor is None:
             done(self._commit(self._worker, claimed, answer, payload))
             return
-        loop = asyncio.get_running_loop()
         future = self._commits.submit(self._commit, self._committer, claimed, answer, payload)
-        future.add_done_callback(lambda f: loop.call_soon_threadsafe(done, f.result()))
+        future.add_done_callback(lambda f: reactor.post(done, f.result()))
 
     @staticmethod
     def _commit(worker: Any, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any]) -> bool:
@@ -233,12 +272,21 @@ class Desk:
         if now - self._mean_at > _MEAN_AGE:
             self._mean_at = now
             self._read_mean()
-        depth = tuple(self._board.depths().values())
-        return Load(self._workers, self._idle, depth, max(0, self._room - max(depth)), self._mean)
+        states = read_depths(self._board.mapping).values()
+        depth = tuple(lane["ready"] for lane in states)
+        room = min(_room(self._room - sum(lane.values()), held) for lane, held in zip(states, self._held, strict=True))
+        words = self._board.words
+        used = struct.unpack_from("<q", self._board.mapping.view, H_PAGES_USED * 8)[0]
+        room_bytes = max(0, (words[H_PAGES] - used) * words[H_PAGE_BYTES])
+        return Load(self._workers, self._idle, depth, room, self._mean, room_bytes)
 
     def run_time(self, kernel: str) -> float | None:
         """Seconds that a kernel has run of late; None if none of its answers has passed here."""
         return self._times.get(kernel)
+
+    def answer_bytes(self, kernel: str) -> float:
+        """Bytes that a kernel's answer has had of late; 0 if none has passed here."""
+        return self._sizes.get(kernel, 0.0)
 
     def _count_workers(self) -> None:
         self._workers = self._idle = 0
@@ -263,17 +311,21 @@ class Desk:
             finite = (*bounds[:-1], bounds[-2])
             self._mean = sum(n * bound for n, bound in zip(fresh, finite, strict=True)) / count
 
-    def _learn(self, kernel: str, run: float) -> None:
+    def _learn(self, kernel: str, run: float, size: int) -> None:
         if run > 0:
             known = self._times.get(kernel)
-            if known is None and len(self._times) >= _MOST_KERNELS:
-                self._times.clear()  # names that clients made up; the true ones are back soon
-            self._times[kernel] = run if known is None else (1 - _NEWS) * known + _NEWS * run
+            if known is None:
+                if len(self._times) >= _MOST_KERNELS:
+                    self._times.clear()  # names that clients made up; the true ones are back soon
+                    self._sizes.clear()
+                self._times[kernel], self._sizes[kernel] = run, float(size)
+            else:
+                self._times[kernel] = (1 - _NEWS) * known + _NEWS * run
+                self._sizes[kernel] = (1 - _NEWS) * self._sizes[kernel] + _NEWS * size
 
     def close(self) -> None:
-        """Ends the threads; before the board is left."""
-        self._closed = True
-        self._polled.set()
+        """Ends the threads; before the board is left, and not under the reactor's lock."""
+        self._closed.set()
         if self._thread is not None:
             self._thread.join()
         self._commits.shutdown()

@@ -1,14 +1,19 @@
 """A node's hub: takes tasks from outside onto the node's board, and carries work to nodes that are idler.
 
-Everything happens in one event loop. A thread parks on the board (see `desk`) and wakes the loop when answers have
-come; the sockets are callbacks (see `swarm_agents.wire.loop`). No payload is decoded here: what lies on a board and
-what travels are the same bytes.
+Everything happens under the lock of one reactor (see `swarm_agents.wire.reactor`): in its thread what comes by the
+sockets, in the thread that waits for the board what was answered there. No payload is decoded here: what lies on a
+board and what travels are the same bytes.
 
 A task from outside is put on the local board under the id that its client gave it, and its answer is kept until the
 client has acknowledged it (`sessions`); work that should leave the node is the carrier's (`carrier`). It is always the
 home board that decides which answer counts: a hub that dies is declared dead like any other member, its claims are
 claimed again, and what it may still say is fenced. What goes wrong with one peer or one message never reaches the
 others: each message is handled by itself, and a peer that sends nonsense is answered by a refusal and counted.
+
+Every session has credit: tasks and bytes that it may have unanswered, made from what the board has room for and from
+what its answers take (`swarm_agents.wire.credit`). Should a session take no answers at all, its credit shrinks to one
+task; should those kept come to twice `arenaSize` all the same, the hub takes no more from the board until some are
+acknowledged, and lets go of the session that owes most and acknowledges nothing.
 """
 
 from __future__ import annotations
@@ -38,9 +43,10 @@ from swarm_agents.resource.desk import Answered, Claimed, Desk
 from swarm_agents.resource.peers import Peer
 from swarm_agents.resource.sessions import Entry, Session, Sessions
 from swarm_agents.wire import schema
+from swarm_agents.wire.credit import offer
 from swarm_agents.wire.frames import FrameError, pack, payload_bytes, unpack
 from swarm_agents.wire.keys import Keys
-from swarm_agents.wire.loop import LoopSocket
+from swarm_agents.wire.reactor import Reactor, ServedSocket
 from swarm_agents.wire.schema import TaskId
 from swarm_agents.wire.sockets import bind_router
 from swarm_agents.wire.zap import Authenticator, peer_kind
@@ -49,14 +55,24 @@ __all__ = ["Hub"]
 
 #: Heartbeats of a client (seconds).
 CLIENT_HEARTBEAT = 1.0
-#: Tasks that a session may have unanswered.
+#: The most tasks that a session may have unanswered.
 WINDOW = 512
 #: What is answered sooner needs no word that it was accepted (seconds).
 _ACCEPTED_AFTER = 0.05
+#: How often credit is reckoned anew (seconds).
+_CREDIT_EVERY = 0.05
+#: A session's share of the bytes of answers that are kept at most.
+_SHARE = 4
+#: With answers of so many times `arenaSize` kept, no more are taken from the board.
+_MOST_KEPT = 2
+#: Then a session that has acknowledged nothing for this long (seconds) is let go.
+STALLED = 10.0
+#: Weight of a new observation in a running mean.
+_NEWS = 0.05
 
 
 class Hub:
-    """See the module's text. Made and used in a running event loop."""
+    """See the module's text. Any thread may call it."""
 
     def __init__(
         self,
@@ -71,7 +87,7 @@ class Hub:
         report: Callable[[], dict[str, Any]] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Binds `host`:hubPort; `start` begins to serve.
+        """Binds `host`:hubPort, and the other addresses that the settings give this node; `start` begins to serve.
 
         Raises:
             PortInUse: another process listens there.
@@ -88,36 +104,50 @@ class Hub:
         self.name = name
         self.counts: Counter[str] = Counter()
         self.draining = False
+        self.reactor = Reactor(f"hub {name}", on_error=self._failed)
+        self._limit = settings.transport.max_message_bytes
         self._keys = keys if settings.transport.encryption else Keys(token=keys.token)
         self._log = log
         self._report = report or dict
         self._instance = secrets.randbits(63)
         self._accepted: dict[Session, list[TaskId]] = {}
-        self._expiry: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
+        #: Whose key each connection that has said hello was made with.
+        self._kinds: dict[bytes, str] = {}
+        #: Bytes of an answer, on average of late.
+        self._answer_bytes = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.sessions = Sessions(window=WINDOW, keep_bytes=settings.transport.arena_bytes, cancel=desk.cancel)
+        self._by_route = self.sessions.by_route
+        self._handlers: dict[type, Callable[[Session, bytes, Any, list[Any]], None]] = {
+            schema.Submit: self._on_submit,
+            schema.Ack: self._on_ack,
+            schema.Cancel: self._on_cancel,
+            schema.Heartbeat: self._on_heartbeat,
+            schema.Credit: self._on_credit,
+            schema.Query: self._on_query,
+            schema.Bye: self._on_bye,
+        }
         self._authenticator = (
-            Authenticator(self._context, {self._keys.client_public: "client", self._keys.hub_public: "hub"})
+            Authenticator(
+                self.reactor, self._context, {self._keys.client_public: "client", self._keys.hub_public: "hub"}
+            )
             if self._keys.hub_secret
             else None
         )
         self.address = f"tcp://{host}:{settings.transport.hub_port}"
         try:
-            raw = bind_router(
-                self._context,
-                self.address,
-                public=self._keys.hub_public,
-                secret=self._keys.hub_secret,
-                limit=settings.transport.max_message_bytes,
-            )
+            raw = self._bind(self.address)
         except SwarmError:
             if self._authenticator is not None:
                 self._authenticator.close()
+            self.reactor.stop()
             self._context.term()
             raise
-        self._router = LoopSocket(raw, self._from_outside)
+        self._router: ServedSocket = self.reactor.serve(raw, self._from_outside, routed=True, known=self._kinds)
+        #: All addresses that it listens on.
+        self.addresses = [self.address, *self._bind_others(raw)]
         self.carrier = Carrier(
+            self.reactor,
             self._context,
             desk,
             settings,
@@ -129,30 +159,59 @@ class Hub:
             rng=rng or random.Random(),
         )
 
+    def _bind(self, address: str) -> zmq.Socket[bytes]:
+        return bind_router(
+            self._context, address, public=self._keys.hub_public, secret=self._keys.hub_secret, limit=self._limit
+        )
+
+    def _bind_others(self, router: zmq.Socket[bytes]) -> list[str]:
+        """Binds the node's further addresses: paths of their own for those that can reach both."""
+        bound = []
+        for hub in self.settings.hubs:
+            if hub.node != self.node or not hub.address or hub.address == self.address:
+                continue
+            try:
+                router.bind(hub.address)
+                bound.append(hub.address)
+            except zmq.ZMQError as error:  # as of an address that something in between translates
+                self._log.info("not listening on an address", address=hub.address, reason=error.strerror)
+        return bound
+
+    def _failed(self, error: Exception) -> None:
+        self.counts["errors"] += 1
+        self._log.error("something could not be handled", error=f"{type(error).__name__}: {error}", exc_info=error)
+
     # -- life
 
     def start(self) -> None:
         """Connects to the other hubs and begins to serve."""
-        self.desk.listen(self._loop, self._from_board)
-        self.carrier.start()
-        self._expiry = self._loop.create_task(self._expire())
+        with self.reactor:
+            self.carrier.start()
+            self.reactor.call_later(1.0, self._expire)
+            self.reactor.call_later(_CREDIT_EVERY, self._renew_credit)
+        self.reactor.after_turn = self._from_board
+        self.reactor.start()
+        self.desk.listen(self.reactor, self._from_board)
 
     def apply(self, settings: Settings) -> None:
         """Other settings hold: hubs may have come or gone."""
-        self.settings = settings
-        self.carrier.apply(settings)
+        with self.reactor:
+            self.settings = settings
+            self.carrier.apply(settings)
 
     def drain(self) -> None:
         """Takes nothing more: clients go elsewhere with what they wait for, and nothing more is forwarded."""
-        self.draining = self.carrier.draining = True
-        for session in self.sessions:
-            if session.kind == "client":
-                self._send(session, schema.Bye())
-                self.sessions.close(session)
+        with self.reactor:
+            self.draining = self.carrier.draining = True
+            for session in self.sessions:
+                if session.kind == "client":
+                    self._send(session, schema.Bye())
+                    self.sessions.close(session)
 
     def resume(self) -> None:
         """Takes tasks again."""
-        self.draining = self.carrier.draining = False
+        with self.reactor:
+            self.draining = self.carrier.draining = False
 
     @property
     def peers(self) -> dict[str, Peer[Claimed]]:
@@ -166,76 +225,137 @@ class Hub:
 
     async def close(self) -> None:
         """Hands back what is in hand, says good-bye, and lets go of everything."""
-        self.draining = True
-        if self._expiry is not None:
-            self._expiry.cancel()
-        await self.carrier.close()
-        for session in self.sessions:
-            self._send(session, schema.Bye())
-        await asyncio.sleep(0.02)  # for ZeroMQ's own thread to send the good-byes; nothing depends on them
-        self.carrier.disconnect()
-        self.desk.close()
-        self._router.close()
-        if self._authenticator is not None:
-            self._authenticator.close()
-        self._context.term()
+        await asyncio.to_thread(self.shut)
 
-    async def _expire(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            for session in self.sessions.expire(time.monotonic()):
-                self._log.info("a session has expired", session=session.name, kind=session.kind)
+    def shut(self) -> None:
+        """`close`, for those without an event loop."""
+        with self.reactor:
+            self.draining = True
+            self.carrier.stop()
+            for session in self.sessions:
+                self._send(session, schema.Bye())
+        time.sleep(0.02)  # for ZeroMQ's own thread to send the good-byes; nothing depends on them
+        self.reactor.stop()
+        with self.reactor:
+            self.carrier.disconnect()
+            self._router.close()
+            if self._authenticator is not None:
+                self._authenticator.close()
+        self._context.term()
+        # ZeroMQ has let go of everything that lay in the arena.
+        self.carrier.hand_back_all()
+        self.desk.close()
+
+    def _expire(self) -> None:
+        self.reactor.call_later(1.0, self._expire)
+        now = self.reactor.clock()
+        for session in self.sessions.expire(now):
+            self._log.info("a session has expired", session=session.name, kind=session.kind)
+        for route in [route for route in self._kinds if self._by_route(route) is None]:
+            del self._kinds[route]
+        if self.sessions.kept_bytes > _MOST_KEPT * self.sessions.keep_bytes:
+            owing = [s for s in self.sessions if s.owed and s.kind != "rest" and now - s.landed_at > STALLED]
+            if owing:
+                worst = max(owing, key=lambda s: s.owed)
+                self.counts["stalled"] += 1
+                self._log.warning("a session takes no answers: it is let go", session=worst.name, bytes=worst.owed)
+                self._send(worst, schema.Bye())
+                self.sessions.close(worst)
 
     # -- the board
 
-    def _from_board(self) -> None:
+    def _from_board(self) -> bool:
+        """Takes what was answered; False: not now."""
+        if self.sessions.kept_bytes > _MOST_KEPT * self.sessions.keep_bytes:
+            return False
         for answered in self.desk.answers():
             self._answered(answered)
+        return True
 
     def _answered(self, answered: Answered) -> None:
         answer, payload = answered.answer, answered.payload
-        entry = self.sessions.answered(answer.task, answer, payload, payload_bytes(payload))
+        size = payload_bytes(payload)
+        self._answer_bytes += _NEWS * (size - self._answer_bytes)
+        entry = self.sessions.answered(answer.task, answer, payload, size)
         if entry is not None:
-            for session in list(entry.sessions):
+            for session in entry.sessions if len(entry.sessions) == 1 else list(entry.sessions):
                 session.deliver(session, entry)
 
     # -- messages from outside
 
-    def _from_outside(self, frames: list[zmq.Frame]) -> None:
-        route, rest = frames[0].bytes, frames[1:]
+    def _from_outside(self, frames: list[Any]) -> None:
+        route = frames[0]
         try:
-            message, payload = unpack(rest, limit=self.settings.transport.max_message_bytes)
+            message, payload = unpack(frames, limit=self._limit, at=1)
         except (FrameError, VersionMismatch, PayloadTooLarge) as error:
             self.counts[f"refused_{error.code}"] += 1
             self._refuse(route, error)
             return
-        if isinstance(message, schema.Hello):
-            self._hello(route, message, peer_kind(frames[-1]))
+        session = self._by_route(route)
+        if session is None or type(message) is schema.Hello:
+            if type(message) is schema.Hello:
+                self._hello(route, message, self._kinds.get(route) or peer_kind(frames[1]))
+            else:
+                self.counts["refused_stranger"] += 1
+                self._refuse(route, ConnectionLost("this hub does not know the connection: say hello first"))
             return
-        session = self.sessions.by_route(route)
-        if session is None:
-            self.counts["refused_stranger"] += 1
-            self._refuse(route, ConnectionLost("this hub does not know the connection: say hello first"))
+        session.seen = self.reactor.clock()
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            self.counts["refused_direction"] += 1
+        else:
+            handler(session, route, message, payload)
+
+    def _on_submit(self, session: Session, route: bytes, submit: schema.Submit, payload: list[Any]) -> None:
+        if session.routes[-1] != route:
+            self.sessions.prefer(session, route)
+        try:
+            entry = self.submit(session, submit, payload)
+        except SwarmFull as error:
+            self.counts["refused_full"] += 1
+            self._refuse_task(session, submit.task, error, RETRY_AFTER)
             return
-        session.seen = time.monotonic()
-        match message:
-            case schema.Submit():
-                self._submit(session, message, payload)
-            case schema.Ack():
-                for task in message.tasks:
-                    self.sessions.forget(session, task)
-            case schema.Cancel():
-                self.sessions.forget(session, message.task)
-            case schema.Heartbeat(echo=False):
-                if message.load is not None and session.kind == "hub" and session.node in self.peers:
-                    self.peers[session.node].heard_load(message.load)
-                self._send(session, schema.Heartbeat(message.sent, echo=True, load=self.desk.load()), route=route)
-            case schema.Query():
-                self._send(session, schema.Report(message.number), [msgspec.json.encode(self._report())])
-            case schema.Bye():
-                self.sessions.close(session)
-            case _:
-                self.counts["refused_direction"] += 1
+        except SwarmError as error:
+            self._refuse_task(session, submit.task, error, 0.0)
+            return
+        if entry is None:
+            return
+        if entry.answer is not None:
+            self._deliver(session, entry)
+            return
+        if not self._accepted:
+            self.reactor.call_later(_ACCEPTED_AFTER, self._say_accepted)
+        self._accepted.setdefault(session, []).append(submit.task)
+
+    def _on_ack(self, session: Session, route: bytes, ack: schema.Ack, payload: list[Any]) -> None:
+        now = session.landed_at = session.seen
+        for task in ack.tasks:
+            self.sessions.finish(session, task, now)
+        if session.waiting:
+            self._pump(session)
+
+    def _on_cancel(self, session: Session, route: bytes, cancel: schema.Cancel, payload: list[Any]) -> None:
+        self.sessions.finish(session, cancel.task, session.seen)
+        if session.waiting:
+            self._pump(session)
+
+    def _on_heartbeat(self, session: Session, route: bytes, beat: schema.Heartbeat, payload: list[Any]) -> None:
+        if beat.echo:
+            return
+        if beat.load is not None and session.kind == "hub" and session.node in self.peers:
+            self.peers[session.node].heard_load(beat.load)
+        load = self.desk.load() if session.kind == "hub" else None
+        self._send(session, schema.Heartbeat(beat.sent, echo=True, load=load), route=route)
+
+    def _on_credit(self, session: Session, route: bytes, credit: schema.Credit, payload: list[Any]) -> None:
+        session.room = credit.bytes
+        self._pump(session)
+
+    def _on_query(self, session: Session, route: bytes, query: schema.Query, payload: list[Any]) -> None:
+        self._send(session, schema.Report(query.number), [msgspec.json.encode(self._report())])
+
+    def _on_bye(self, session: Session, route: bytes, bye: schema.Bye, payload: list[Any]) -> None:
+        self.sessions.close(session)
 
     def _hello(self, route: bytes, hello: schema.Hello, kind: str) -> None:
         uid = self.settings.uid
@@ -253,10 +373,18 @@ class Hub:
             for old in self.sessions:
                 if old.kind == "hub" and old.node == hello.node and old.number != hello.session:
                     self.sessions.close(old)
-        now = time.monotonic()
+        now = self.reactor.clock()
         session = self.sessions.open(hello.session, hello.peer, hello.name, hello.node, self._deliver, now)
+        if session.kind != hello.peer:
+            self._refuse(route, WrongKey("this session is another's: connect anew"))
+            return
+        again = bool(session.routes) and route not in session.routes and hello.peer == "hub"
         self.sessions.attach(session, route)
-        transport = self.settings.transport
+        self._kinds[route] = kind
+        session.room = hello.room
+        session.landed_at = now
+        tasks, size = self._offer(session)
+        session.account.renew(tasks, size, now)
         self._send(
             session,
             schema.Welcome(
@@ -264,48 +392,45 @@ class Hub:
                 uid=uid,
                 node=self.node,
                 instance=self._instance,
-                window=WINDOW,
-                max_message_bytes=transport.max_message_bytes,
+                window=tasks,
+                max_message_bytes=self._limit,
                 heartbeat=heartbeat(self.settings) if hello.peer == "hub" else CLIENT_HEARTBEAT,
+                bytes=size,
             ),
             route=route,
         )
-        for entry in self.sessions.unsent(session):
-            self._deliver(session, entry)
+        if not again:  # a second path changes nothing for what is on its way by the first
+            session.restart()
+            for entry in self.sessions.unsent(session):
+                self._deliver(session, entry)
 
-    def submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> Entry:
-        """Puts a session's task on the board, unless it is there already.
+    def submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> Entry | None:
+        """Puts a session's task on the board, unless it is there already. None: it was done with before.
 
         Raises:
             SwarmFull: the board is full, or the session has as much as it may have.
             PayloadTooLarge: the arena can't hold the arguments.
         """
-        if self.sessions.find(submit.task) is not None:
+        task = submit.task
+        if self.sessions.find(task) is not None:
             self.counts["repeated"] += 1
-        elif not self.sessions.has_room(session):
+            return self.sessions.expect(session, task)
+        if self.sessions.is_finished(session, task):
+            self.counts["repeated_late"] += 1
+            return None
+        size = payload_bytes(payload)
+        if not self.sessions.has_room(session):
             raise SwarmFull("too many answers were not acknowledged: fetch them first")
-        else:
-            self.desk.submit(submit, payload)
-            self.counts["submitted"] += 1
-            self.carrier.stir()
-        return self.sessions.expect(session, submit.task)
-
-    def _submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> None:
-        try:
-            entry = self.submit(session, submit, payload)
-        except SwarmFull as error:
-            self.counts["refused_full"] += 1
-            self._refuse_task(session, submit.task, error, RETRY_AFTER)
-            return
-        except SwarmError as error:
-            self._refuse_task(session, submit.task, error, 0.0)
-            return
-        if entry.answer is not None:
-            self._deliver(session, entry)
-            return
-        if not self._accepted:
-            self._loop.call_later(_ACCEPTED_AFTER, self._say_accepted)
-        self._accepted.setdefault(session, []).append(submit.task)
+        if session.kind != "rest" and not session.account.admits(size, session.seen):
+            self.counts["refused_credit"] += 1
+            raise SwarmFull(
+                f"this is more than the credit of {session.account.tasks} tasks and {session.account.bytes} bytes "
+                "that this hub has granted: wait for answers"
+            )
+        self.desk.submit(submit, payload)
+        self.counts["submitted"] += 1
+        self.carrier.stir()
+        return self.sessions.expect(session, task, size)
 
     def _say_accepted(self) -> None:
         accepted, self._accepted = self._accepted, {}
@@ -314,21 +439,77 @@ class Hub:
             for at in range(0, len(waiting), IDS_A_MESSAGE):
                 self._send(session, schema.Accepted(tuple(waiting[at : at + IDS_A_MESSAGE])))
 
+    # -- credit
+
+    def _offer(self, session: Session, load: schema.Load | None = None, sharers: int = 0) -> tuple[int, int]:
+        load = load or self.desk.load()
+        # Half of the arena's room: the other half is for results.
+        return offer(
+            session.account,
+            room=load.room,
+            room_bytes=load.room_bytes // 2,
+            sharers=sharers or self._sharers(),
+            most=WINDOW,
+            answer=self._answer_bytes,
+            owed=session.owed,
+            answers=self.sessions.keep_bytes // _SHARE,
+        )
+
+    def _sharers(self) -> int:
+        return sum(bool(session.entries) for session in self.sessions) or 1
+
+    def _renew_credit(self) -> None:
+        self.reactor.call_later(_CREDIT_EVERY, self._renew_credit)
+        present = [session for session in self.sessions if session.routes]
+        if not present:
+            return
+        now, load, sharers = self.reactor.clock(), self.desk.load(), self._sharers()
+        for session in present:
+            if session.waiting:
+                self._pump(session)
+            tasks, size = self._offer(session, load, sharers)
+            if session.account.worth_telling(tasks, size):
+                session.account.renew(tasks, size, now)
+                self._send(session, schema.Credit(tasks, size))
+
     # -- messages to outside
 
-    def _deliver(self, session: Session, entry: Entry) -> bool:
+    def _deliver(self, session: Session, entry: Entry) -> None:
+        if session.routes and session.takes(entry):
+            self._transmit(session, entry)
+
+    def _pump(self, session: Session) -> None:
+        """Sends the answers for which there is room now."""
+        for entry in list(session.waiting.values()):
+            if not (session.takes(entry) and self._transmit(session, entry)):
+                return
+
+    def _transmit(self, session: Session, entry: Entry) -> bool:
         assert entry.answer is not None
-        return self._send(session, entry.answer, entry.payload)
+        if self._send(session, entry.answer, entry.payload):
+            return True
+        session.landed(entry.task)
+        if session.routes:  # it takes nothing at present: later
+            session.waiting[entry.task] = entry
+        return False
 
     def _send(
         self, session: Session, message: schema.Message, payload: Sequence[Any] = (), *, route: bytes | None = None
     ) -> bool:
-        routes = [route] if route is not None else list(reversed(session.routes))
         frames = pack(message, payload)
-        for way in routes:
-            if self._router.send([way, *frames]):
-                return True
-            self.sessions.detach(way)
+        if route is None:
+            routes = session.routes
+            if len(routes) == 1:
+                route = routes[0]
+            else:
+                return any(self._send_by(way, frames) for way in reversed(list(routes)))
+        return self._send_by(route, frames)
+
+    def _send_by(self, route: bytes, frames: list[Any]) -> bool:
+        if self._router.send([route, *frames]):
+            return True
+        if not self._router.full:
+            self.sessions.detach(route)
         return False
 
     def _refuse(self, route: bytes, error: SwarmError) -> None:

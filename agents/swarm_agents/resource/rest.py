@@ -95,7 +95,7 @@ _decode_task = msgspec.json.Decoder(_Task).decode
 
 
 class Rest:
-    """The HTTP server of a hub, in the hub's loop."""
+    """The HTTP server of a hub, in an event loop of the agent's own; the hub is called under its reactor's lock."""
 
     def __init__(
         self, hub: Hub, token: str, *, report: Callable[[], dict[str, Any]], kernels: Callable[[], list[dict[str, str]]]
@@ -110,6 +110,7 @@ class Rest:
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session = hub.sessions.open(
             secrets.randbits(63), "rest", "rest", "", self._deliver, time.monotonic()
         )
@@ -134,6 +135,7 @@ class Rest:
         Raises:
             PortInUse: another process does.
         """
+        self._loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -170,7 +172,8 @@ class Rest:
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await self._serving
-        self._hub.sessions.close(self._session)
+        with self._hub.reactor:
+            self._hub.sessions.close(self._session)
 
     def expire(self, now: float) -> None:
         """Forgets the answers that nobody has fetched; called now and then."""
@@ -182,14 +185,21 @@ class Rest:
     # -- tasks
 
     def _deliver(self, session: Session, entry: Entry) -> None:
-        self._answered[entry.task] = time.monotonic()
-        for future in self._waiting.pop(entry.task, ()):
+        """Called by the hub, in a thread of its own."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._delivered, entry.task)
+
+    def _delivered(self, task: TaskId) -> None:
+        self._answered[task] = time.monotonic()
+        for future in self._waiting.pop(task, ()):
             if not future.done():
                 future.set_result(None)
 
     def _forget(self, task: TaskId) -> None:
         self._answered.pop(task, None)
-        self._hub.sessions.forget(self._session, task)
+        with self._hub.reactor:
+            self._hub.sessions.forget(self._session, task)
 
     async def _enter(self, request: Request) -> tuple[TaskId, _Task]:
         body = await self._body(request)
@@ -201,7 +211,10 @@ class Rest:
         number = parse_id(task.id) if task.id is not None else (self._session.number, next(self._numbers))
         if len(self._session.entries) >= _MOST_TASKS and self._answered:
             self._forget(next(iter(self._answered)))
-        self._hub.submit(self._session, schema.Submit(number, task.kernel, task.priority.lane, task.deadline), payload)
+        with self._hub.reactor:
+            self._hub.submit(
+                self._session, schema.Submit(number, task.kernel, task.priority.lane, task.deadline), payload
+            )
         return number, task
 
     async def _answer(self, task: TaskId, wait: float) -> Entry | None:

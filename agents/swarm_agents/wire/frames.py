@@ -15,6 +15,7 @@ version that there will ever be.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +28,15 @@ __all__ = ["GREETING", "FrameError", "flatten", "pack", "payload_bytes", "unpack
 
 GREETING = MAGIC + bytes([WIRE_VERSION])
 #: Greeting and the header's length.
-_PREFIX = len(GREETING) + 4
+_HEAD = struct.Struct("<4sI")
+_PREFIX = _HEAD.size
+_LONGEST_HEAD = _PREFIX + MAX_HEADER_BYTES
+#: A value's header up to this size is copied out of its frame: cheaper than a view of it.
+_SLICE = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_decode = _decoder.decode
 
 
 class FrameError(SwarmError, ValueError):
@@ -44,32 +50,57 @@ def pack(message: Message, payload: Sequence[Any] = ()) -> list[Any]:
         payload: the value's header (bytes), then its arrays or what holds their bytes; these are passed on as they are.
     """
     header = _encode(message)
-    first = b"".join((GREETING, len(header).to_bytes(4, "little"), header, *payload[:1]))
-    return [first, *payload[1:]]
+    if not payload:
+        return [_HEAD.pack(GREETING, len(header)) + header]
+    if len(payload) == 1:
+        return [b"".join((_HEAD.pack(GREETING, len(header)), header, payload[0]))]
+    return [b"".join((_HEAD.pack(GREETING, len(header)), header, payload[0])), *payload[1:]]
 
 
 def flatten(header: bytes, arrays: Sequence[Any]) -> list[Any]:
     """What `codec.encode` gives, as a payload: the arrays as views of their bytes, whatever their dtype."""
+    if not arrays:
+        return [header]
     return [header, *[array.reshape(-1).view("u1") for array in arrays]]
 
 
 def payload_bytes(payload: Sequence[Any]) -> int:
     """Bytes that the parts hold together."""
+    if len(payload) == 1 and type(payload[0]) is bytes:
+        return len(payload[0])
     return sum(_size(part) for part in payload)
 
 
-def unpack(frames: Sequence[Any], *, limit: int) -> tuple[Message, list[Any]]:
-    """The message and its payload: a view of the value's header, and views of the arrays' frames.
+def unpack(frames: Sequence[Any], *, limit: int, at: int = 0) -> tuple[Message, list[Any]]:
+    """The message and its payload: the value's header, and views of the arrays' frames.
 
     Args:
-        frames: bytes, memoryviews or `zmq.Frame`s, without the routing id.
+        frames: bytes, memoryviews or `zmq.Frame`s.
         limit: the most bytes that all frames may have together.
+        at: where the message begins: 1 if a routing id precedes it.
 
     Raises:
         VersionMismatch: the peer greets in another version.
         FrameError: anything else that is wrong with it.
         PayloadTooLarge: it is longer than `limit`.
     """
+    # What most messages are: one frame, short, and right.
+    if len(frames) == at + 1 and type(first := frames[at]) is bytes and _PREFIX <= len(first) <= limit:
+        greeting, length = _HEAD.unpack_from(first)
+        end = _PREFIX + length
+        if greeting == GREETING and end <= len(first) and end <= _LONGEST_HEAD:
+            try:
+                message = _decode(first[_PREFIX:end])
+            except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+                raise FrameError(f"a header that is no message: {error}") from error
+            rest = len(first) - end
+            if not rest:
+                return message, []
+            return message, [first[end:] if rest <= _SLICE else memoryview(first)[end:]]
+    return _unpack(frames[at:], limit)
+
+
+def _unpack(frames: Sequence[Any], limit: int) -> tuple[Message, list[Any]]:
     if not 1 <= len(frames) <= MAX_FRAMES:
         raise FrameError(f"a message of {len(frames)} frames: expected 1 to {MAX_FRAMES}")
     first = _view(frames[0])
@@ -77,19 +108,19 @@ def unpack(frames: Sequence[Any], *, limit: int) -> tuple[Message, list[Any]]:
     if greeting != GREETING:
         if len(greeting) == len(GREETING) and greeting.startswith(MAGIC):
             raise VersionMismatch(
-                f"the peer speaks version {greeting[-1]} of the wire schema, this side version {WIRE_VERSION}: "
-                "run the client and the agents from the same release"
+                f"the peer speaks version {greeting[-1]} of the wire schema, this side speaks version {WIRE_VERSION} "
+                "alone: run the client and the agents from the same release"
             )
         raise FrameError(f"a message begins with {greeting!r}, not with {GREETING!r}")
     size = payload_bytes(frames)
     if size > limit:
         raise PayloadTooLarge(f"a message of {size} bytes: the limit is {limit} (spec.transport.zeromq)")
     end = _PREFIX + int.from_bytes(first[len(GREETING) : _PREFIX], "little")
-    if end > first.nbytes or end > _PREFIX + MAX_HEADER_BYTES:
+    if end > first.nbytes or end > _LONGEST_HEAD:
         raise FrameError(f"a header of {end - _PREFIX} bytes in a frame of {first.nbytes}")
     try:
-        message = _decoder.decode(first[_PREFIX:end])
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, UnicodeDecodeError) as error:
+        message = _decode(first[_PREFIX:end])
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise FrameError(f"a header that is no message: {error}") from error
     if end == first.nbytes and len(frames) == 1:
         return message, []

@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 __all__ = [
+    "ANSWER_ROOM",
     "MAGIC",
     "MAX_FRAMES",
     "MAX_HEADER_BYTES",
@@ -54,6 +55,8 @@ MAGIC = b"ASW"
 WIRE_VERSION = 1
 #: A header is a few hundred bytes; the longest is an answer that carries a traceback.
 MAX_HEADER_BYTES = 1 << 20
+#: What a peer takes that does not say how many bytes of unacknowledged answers it takes.
+ANSWER_ROOM = 64 << 20
 #: Frames of one message: greeting, header, the value's header and its arrays.
 MAX_FRAMES = 1024
 
@@ -83,6 +86,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     name: Name = ""
     #: The hub's node; a client has none.
     node: Name = ""
+    #: Bytes of answers that it is willing to have on the way, sent and not acknowledged.
+    room: Count = ANSWER_ROOM
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
@@ -97,6 +102,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     max_message_bytes: Count
     #: Seconds between heartbeats; five silent ones and the connection is given up.
     heartbeat: Span
+    #: Bytes of arguments that the peer may have unanswered; with `window`, its first credit.
+    bytes: Count = 1 << 40
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -127,7 +134,10 @@ class Answer(_Message, frozen=True, tag="answer"):
     #: Seconds that it lay on the board, and that the kernel ran.
     queued: Span = 0.0
     run: Span = 0.0
+    #: Nodes that the task left behind; the answer of the one that computed it says how many.
     hops: Annotated[int, Meta(ge=0, le=255)] = 0
+    #: The node of `agent`.
+    node: Name = ""
 
 
 class Ack(_Message, frozen=True, tag="ack"):
@@ -154,6 +164,8 @@ class Load(_Message, frozen=True):
     room: Count = 0
     #: Seconds that a task has run there on average of late; 0: nothing has run yet.
     run_mean: Span = 0.0
+    #: Bytes that the arena has left.
+    room_bytes: Count = 1 << 40
 
 
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):
@@ -165,9 +177,10 @@ class Heartbeat(_Message, frozen=True, tag="heartbeat"):
 
 
 class Credit(_Message, frozen=True, tag="credit"):
-    """From now on the peer may have this many tasks unanswered."""
+    """From now on the peer may have this many tasks, and bytes of their arguments, unanswered."""
 
     window: Count
+    bytes: Count = 1 << 40
 
 
 class Refusal(_Message, frozen=True, tag="error"):

@@ -16,7 +16,7 @@ from swarm_agents.errors import PortInUse, SwarmError
 __all__ = ["bind_router", "open_dealer"]
 
 #: Messages that wait in a connection before a send is refused; credits keep it from being reached.
-HIGH_WATER_MARK = 8192
+HIGH_WATER_MARK = 4096
 #: ZMTP pings, ms. The wire's own heartbeats are quicker; these also cover a handshake that hangs.
 _PING_MS, _PING_TIMEOUT_MS, _HANDSHAKE_MS = 1000, 4000, 5000
 #: Domain by which the ZAP handler knows that it is asked; its value means nothing, but must not be empty.

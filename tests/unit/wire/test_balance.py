@@ -46,14 +46,50 @@ def test_a_payload_that_takes_longer_to_move_than_to_wait_stays():
     assert chosen(local, peer(idle=2, rate=1e9), size=1 << 30) is None
 
 
-def test_a_kernel_known_to_be_quick_is_not_worth_the_round_trip():
-    assert chosen(make_load(waiting=10), peer(idle=2, rtt=0.01), run=1e-5) is None
-    assert chosen(make_load(waiting=10), peer(idle=2, rtt=0.01), run=1.0) == "b"
+def test_a_queue_that_is_quickly_done_is_not_worth_the_round_trip():
+    assert chosen(make_load(waiting=10, run_mean=1e-5), peer(idle=2, rtt=0.01)) is None
+    assert chosen(make_load(waiting=10, run_mean=1.0), peer(idle=2, rtt=0.01)) == "b"
+
+
+def test_how_long_a_queue_takes_is_measured_by_what_the_node_runs_and_not_by_the_one_task():
+    slow_queue, quick_task = make_load(waiting=10, run_mean=1.0), 1e-4
+    assert chosen(slow_queue, peer(idle=2, rtt=0.01), run=quick_task) == "b"
+
+
+def test_what_is_dearer_to_carry_than_to_compute_stays_however_long_the_queue():
+    """A megabyte takes 2 ms over this link, and a worker computes the task in 10 µs: no link drains that queue."""
+    local = make_load(waiting=100_000, run_mean=1e-5)
+    assert chosen(local, peer(idle=2, rate=5e8), size=1 << 20, run=1e-5) is None
+    assert chosen(local, peer(idle=2, rate=5e8), size=1 << 20, run=2e-3) == "b"
+    assert chosen(local, peer(idle=2, rate=5e8), size=100, run=1e-5) == "b"
+
+
+def test_the_answers_way_back_costs_as_much_as_the_arguments_way_there():
+    local = make_load(waiting=10)
+    for size, answer in ((1 << 28, 0), (0, 1 << 28)):
+        assert choose(local, [peer(idle=2)], lane=2, size=size, answer=answer, run=None, rng=random.Random(1)) is None
+    assert choose(local, [peer(idle=2)], lane=2, size=99, answer=99.0, run=None, rng=random.Random(1)) == "b"
+
+
+def test_what_is_on_the_link_already_has_to_leave_first():
+    assert chosen(make_load(waiting=10), peer(idle=2, backlog=0.01)) == "b"
+    assert chosen(make_load(waiting=10), peer(idle=2, backlog=1.0)) is None
+
+
+def test_a_slower_link_keeps_more_at_home():
+    sizes = [1 << n for n in range(10, 31)]
+    moved = {
+        rate: [size for size in sizes if chosen(make_load(waiting=40), peer(idle=2, rate=rate), size=size)]
+        for rate in (1e7, 1e8, 1e9)
+    }
+    assert 0 < len(moved[1e7]) < len(moved[1e8]) < len(moved[1e9])
+    assert moved[1e7] == sizes[: len(moved[1e7])], "the small ones go first"
 
 
 def test_a_peer_without_credit_or_room_is_not_asked():
     assert chosen(make_load(waiting=50), peer(idle=2, credit=0)) is None
     assert chosen(make_load(waiting=50), peer(idle=2, room=0)) is None
+    assert chosen(make_load(waiting=50), peer(idle=2, credit_bytes=10), size=11) is None
 
 
 def test_what_was_sent_already_counts_as_the_peers_queue():
@@ -103,8 +139,8 @@ def test_a_task_never_moves_for_less_than_the_hysteresis(local, load, size, rtt)
         return
     assert load.workers > 0
     if local.workers:
-        there = wait(load, 2, 0, 0.01) + rtt + size / candidate.rate
-        assert there < wait(local, 2, -1, 0.01) * (1 - HYSTERESIS)
+        there = wait(load, 2, 0, load.run_mean) + rtt + size / candidate.rate
+        assert there < wait(local, 2, -1, local.run_mean) * (1 - HYSTERESIS)
 
 
 @given(LOADS, LOADS)
