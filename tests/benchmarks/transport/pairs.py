@@ -16,10 +16,13 @@ from typing import Any
 __all__ = ["cores", "one_way_seconds", "partner", "pin"]
 
 
+#: What this process may run on before it pins itself; a partner would inherit no more than that one core.
+_ALLOWED = sorted(os.sched_getaffinity(0))
+
+
 def cores() -> tuple[int, int]:
     """The two cores of this run: the first two that are allowed, or twice the same where there is only one."""
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[0], allowed[min(1, len(allowed) - 1)]
+    return _ALLOWED[0], _ALLOWED[min(1, len(_ALLOWED) - 1)]
 
 
 def pin(core: int) -> None:
@@ -30,7 +33,8 @@ def pin(core: int) -> None:
 @contextmanager
 def partner(function: Callable[..., None], *args: Any) -> Iterator[Any]:
     """Runs `function(*args)` in a fresh interpreter on the second core; ends it at the block's end."""
-    process = multiprocessing.get_context("spawn").Process(target=_on_second_core, args=(function, args), daemon=True)
+    words = (cores()[1], function, args)
+    process = multiprocessing.get_context("spawn").Process(target=_on_core, args=words, daemon=True)
     process.start()
     try:
         yield process
@@ -41,8 +45,8 @@ def partner(function: Callable[..., None], *args: Any) -> Iterator[Any]:
             process.join()
 
 
-def _on_second_core(function: Callable[..., None], args: tuple[Any, ...]) -> None:
-    pin(cores()[1])
+def _on_core(core: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    pin(core)
     function(*args)
 
 
