@@ -31,17 +31,15 @@ from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, StaleRefe
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     H_CELLS,
-    H_LEASES,
     H_PAGE_BYTES,
     H_PAGES,
     H_PAGES_AT,
     NAME_BLOCK_MASK,
     SCRATCH_WORDS,
-    X_LEASE_ROTOR,
     X_OUT,
 )
 from swarm_agents.shm.leases import drop, hold, make_array, run_bytes
-from swarm_agents.shm.references import Descriptor, Shared
+from swarm_agents.shm.references import Descriptor, Shared, start_apart
 from swarm_agents.shm.tasks import is_fenced
 
 if TYPE_CHECKING:
@@ -100,9 +98,7 @@ class Arena:
         self._share = share
         self._scratch = np.zeros(SCRATCH_WORDS, np.int64)
         self._scratch_at = int(self._scratch.ctypes.data)
-        # Members look for free leases from different places on: they would wait for each other's cache lines.
-        self.rotor = (member.index * 61) % board.words[H_LEASES]
-        self._scratch[X_LEASE_ROTOR] = self.rotor
+        start_apart(self._scratch, member.index, board.words)
         self._lock = threading.Lock()
         self._roots: dict[int, weakref.ref[_Root]] = {}
         self._make, self._hold, self._give_up = direct(make_array), direct(hold), direct(drop)
@@ -220,17 +216,25 @@ class Arena:
         Raises:
             StaleReference, SwarmFull: as `open`.
         """
-        known = self._roots.get(shared.name)
+        shared.root = self.root(shared.name)
+
+    def root(self, name: int) -> _Array:
+        """What keeps the array of a name: all bytes of its block.
+
+        Raises:
+            StaleReference, SwarmFull: as `open`.
+        """
+        known = self._roots.get(name)
         root = known() if known is not None else None
         if root is None:
-            lease = self._hold(self._base, shared.name, 0, self._index, self._epoch, self._scratch_at)
+            lease = self._hold(self._base, name, 0, self._index, self._epoch, self._scratch_at)
             if lease == -1:
                 raise SwarmFull("too many references to shared arrays are held on this board: let some go")
             if lease < 0:
                 raise StaleReference("a shared array is not there any more: its last holder let it go before")
-            root = self._root(shared.name, lease)
+            root = self._root(name, lease)
             root.setflags(write=False)
-        shared.root = root
+        return root
 
     def _root(self, name: int, lease: int) -> _Root:
         """An array of the whole block, which gives the lease up when the last of its views is collected."""

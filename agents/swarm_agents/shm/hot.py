@@ -35,17 +35,20 @@ from swarm_agents.shm.layout import (
     P_RESCAN,
     P_RINGS,
     R_AGENT,
+    R_CHAIN_MASK,
     R_EPOCH,
     R_HOPS,
     R_LEASES,
     R_LENGTH,
     R_QUEUED,
     R_RUN,
+    R_SHARED,
     R_STATUS,
     RESULT_HEADER,
     S_BLOCK,
     S_INLINE,
     S_KERNEL,
+    S_LEASES,
     S_LENGTH,
     S_PORT_OWNER,
     S_SUBMITTED,
@@ -95,8 +98,9 @@ HAND_WORDS = 6
 # --- a record of an answer that was taken: words by index, then a small payload
 (T_SLOT, T_WORD, T_KIND, T_STATUS, T_AGENT, T_EPOCH, T_QUEUED, T_RUN, T_LENGTH, T_HOPS, T_LANE) = range(11)
 T_PAYLOAD = 128  # bytes
-#: A record's kind: the board's own answer, None, a plain value, one with buffers, one that still lies in its block.
-T_REASON, T_NONE, T_PLAIN, T_BUFFERS, T_BLOCK = range(5)
+#: A record's kind: the board's own answer, None, a plain value, one with buffers, one that still lies in its block, one
+#: that refers to shared arrays and whose task is not ended yet, either.
+T_REASON, T_NONE, T_PLAIN, T_BUFFERS, T_BLOCK, T_SHARED = range(6)
 T_INLINE = 448
 TAKE_STRIDE = T_PAYLOAD + T_INLINE
 TAKE_MOST = 64
@@ -155,7 +159,7 @@ def put_down(base: int, member: int) -> None:
 @jit
 def _settle(base: int, slot: int, mine: int, block: int, member: int, epoch: int, lane: int, status: int,
             queued: int, run: int) -> int:  # fmt: skip
-    leases = peek(base + block_address(base, block) + R_LEASES)
+    leases = peek(base + block_address(base, block) + R_LEASES) & R_CHAIN_MASK
     done = commit(base, slot, mine, block, member, epoch)
     put_down(base, member)
     if done == 0:
@@ -189,9 +193,10 @@ def _result_header(base: int, block: int, status: int, agent: int, epoch: int, q
 @jit
 def _bind(base: int, at: int, slot: int, mine: int, member: int, epoch: int, scratch: int) -> int:
     """Binds the shared arrays that the scratch names to a result, if there are any; below 0 when that can't be."""
-    leases = lend(base, slot, (mine >> 42) & GEN_MASK, member, epoch, scratch)
-    if leases > 0:
-        poke(at + R_LEASES, leases)
+    arguments = load(slot_at(base, slot) + S_LEASES)
+    leases = lend(base, slot, (mine >> 42) & GEN_MASK, arguments, member, epoch, scratch)
+    if leases >= 0:
+        poke(at + R_LEASES, leases | R_SHARED)
     return leases
 
 
@@ -268,9 +273,13 @@ def _take_one(hand: int, slot: int, word: int, out: int) -> int:
         at = base + block_address(base, block)
         length = peek(at + R_LENGTH)
         copy(out + T_STATUS * 8, at, 56)
-        if length > T_INLINE or peek(at + R_LEASES) != 0:
-            # Shared arrays are kept by the slot's generation: what is to be kept longer is taken over before it ends.
+        if length > T_INLINE:
             poke(out + T_KIND * 8, T_BLOCK)
+            return 1
+        if peek(at + R_LEASES) != 0:
+            # Shared arrays are kept by the slot's generation: what is to be kept longer is taken over before it ends.
+            copy(out + T_PAYLOAD, at + RESULT_HEADER, length)
+            poke(out + T_KIND * 8, T_SHARED)
             return 1
         at += RESULT_HEADER
         copy(out + T_PAYLOAD, at, length)

@@ -90,6 +90,7 @@ MEMBER_STRIDE = 512
 M_WORD, M_BEAT, M_PID, M_START, M_JOINED = 0, 8, 16, 24, 32
 M_RUNNING, M_SLOT, M_CLAIMED_AT, M_DONE_BASE = 40, 48, 56, 64
 M_CPU_MILLI, M_RSS, M_PID_NS = 72, 80, 88
+M_ACCUSERS, M_VOUCHED = 96, 104  # who suspects it, and until when it is vouched for: see `witness`
 M_COUNTERS = 128  # bytes
 M_NAME_LEN, M_NAME = 264, 272
 NAME_MAX = 232
@@ -148,7 +149,8 @@ TAG_COUNT_MASK, TAG_CHANGE_AT, TAG_CHANGE_MASK = (1 << 20) - 1, 23, (1 << 21) - 
 CELL_BYTES = 512
 # A result's block begins with these words, then comes its frame.
 R_STATUS, R_AGENT, R_EPOCH, R_QUEUED, R_RUN, R_LENGTH, R_HOPS = 0, 8, 16, 24, 32, 40, 48
-R_LEASES = 56  # 0, or the number + 1 of the first lease on the shared arrays in it
+R_LEASES = 56  # 0, or R_SHARED and the number + 1 of the first lease on the shared arrays in it, if it has its own
+R_SHARED, R_CHAIN_MASK = 1 << 32, (1 << 32) - 1
 RESULT_HEADER = 64
 STATUS_VALUE, STATUS_ERROR = 0, 1
 

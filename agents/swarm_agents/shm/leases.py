@@ -133,17 +133,18 @@ def _in_arena(base: int, name: int) -> bool:
 def _place(base: int, names: int, member: int, epoch: int, scratch: int) -> int:
     """Takes a free lease for a member and writes what it names; not counted yet. NO_LEASE when all are taken."""
     leases = load(base + H_LEASES * 8)
+    # From the one that was taken last: it is in this core's cache, and often free again.
     at = peek(scratch + X_LEASE_ROTOR * 8)
     for _ in range(leases):
-        at += 1
-        if at >= leases:
-            at = 0
         address = lease_at(base, at)
         tag = load(address)
         if tag & TAG_KIND_MASK == B_FREE and cas(address, tag, held_tag(tag, member, epoch)):
             store(address + LEASE_NAMES, names)
             poke(scratch + X_LEASE_ROTOR * 8, at)
             return at
+        at += 1
+        if at >= leases:
+            at = 0
     return NO_LEASE
 
 
@@ -247,14 +248,32 @@ def make_array(base: int, size: int, member: int, epoch: int, share: int, scratc
 
 
 @jit
-def lend(base: int, slot: int, slot_gen: int, member: int, epoch: int, scratch: int) -> int:
+def _is_bound(base: int, chain: int, name: int, slot: int, slot_gen: int) -> bool:
+    """Whether one of a chain's leases binds an array to a slot's generation."""
+    while chain != 0:
+        address = lease_at(base, chain - 1)
+        tag, names = load(address), load(address + LEASE_NAMES)
+        if tag != _published_lease(tag, slot, slot_gen):
+            return False
+        if names & NAME_MASK == name:
+            return True
+        chain = (names >> NAME_NEXT_AT) & NAME_NEXT_MASK
+    return False
+
+
+@jit
+def lend(base: int, slot: int, slot_gen: int, bound: int, member: int, epoch: int, scratch: int) -> int:
     """Binds the arrays named in the scratch to a slot's generation, which this member writes or computes.
 
-    Returns the first lease's number + 1, from which the others follow; or NO_LEASE or STALE, and none is bound.
+    What a chain `bound` (of the arguments, for a result) binds to it already needs no other lease. Returns the first
+    lease's number + 1, from which the others follow, or 0 when none was needed; or NO_LEASE or STALE: none is bound.
     """
     chain = 0
     for index in range(peek(scratch + X_REFS * 8)):
-        lease = hold(base, peek(scratch + (X_REFS_AT + index) * 8), chain, member, epoch, scratch)
+        name = peek(scratch + (X_REFS_AT + index) * 8)
+        if bound != 0 and _is_bound(base, bound, name, slot, slot_gen):
+            continue
+        lease = hold(base, name, chain, member, epoch, scratch)
         if lease < 0:
             end_leases(base, chain, slot, slot_gen)
             return lease

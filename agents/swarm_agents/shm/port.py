@@ -35,6 +35,7 @@ from swarm_agents.errors import (
 )
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address, free_block, hold_published
+from swarm_agents.shm.handover import Forms, send_array
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
@@ -52,12 +53,11 @@ from swarm_agents.shm.layout import (
     SCRATCH_WORDS,
     STATUS_ERROR,
     STATUS_VALUE,
-    X_LEASE_ROTOR,
 )
 from swarm_agents.shm.leases import STALE
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.parking import poll_wait
-from swarm_agents.shm.references import Shared, bind, unbind
+from swarm_agents.shm.references import Shared, bind, start_apart, unbind
 
 if TYPE_CHECKING:
     from swarm_agents.shm.arena import Arena
@@ -77,6 +77,8 @@ _WORD, _HALF = 1 << 64, 1 << 63
 #: Headers that are made and read most of all: no arguments, and no value.
 _NO_ARGUMENTS = codec.encode(((), {}))[0]
 NIL = codec.encode(None)[0]
+#: Stands for the header of a value that was decoded when it was taken, and is the only one of the buffers.
+_DECODED = b"decoded"
 #: What `RawAnswer` is made of, in its order.
 _Taken = tuple["Ticket", bytes, list[Any], bool, "SwarmError | None", int, int, int, float, float, int]
 _LONGEST_WAIT_NS = 100_000_000
@@ -153,6 +155,7 @@ class Port:
         self._number, self._owner = number, owner
         self._scratch = np.zeros(SCRATCH_WORDS, np.int64)
         self._scratch_at = int(self._scratch.ctypes.data)
+        start_apart(self._scratch, self._index, board.words)
         self._hand = np.array([self._base, number, owner, self._index, self._epoch, self._scratch_at], np.int64)
         self._hand_at = int(self._hand.ctypes.data)
         self._records = np.zeros(hot.TAKE_MOST * hot.TAKE_STRIDE, np.uint8)
@@ -160,6 +163,7 @@ class Port:
         self._records_view = self._records.data
         self._send, self._take_some, self._take_slot = direct(hot.send), direct(hot.take), direct(hot.take_slot)
         self._wait: Any = direct(poll_wait)
+        self._finish = direct(hot.finish)
         self._lock = threading.Lock()
         self._outstanding: dict[int, Ticket] = {}
         self._ready: deque[_Taken] = deque()
@@ -171,6 +175,8 @@ class Port:
         self._names: dict[str, tuple[int, bytes, bytes]] = {}
         self._arrays = board.arrays
         self._arena: Arena | None = None
+        self._forms = Forms()
+        self._send_array: Any = None
 
     @property
     def pending(self) -> int:
@@ -183,8 +189,7 @@ class Port:
     def arena(self) -> Arena:
         """Makes and keeps arrays that are passed on without copying."""
         if self._arena is None:
-            arena = self._arena = self._board.arena(self._member)
-            self._scratch[X_LEASE_ROTOR] = arena.rotor
+            self._arena = self._board.arena(self._member)
         return self._arena
 
     def array(
@@ -228,12 +233,55 @@ class Port:
         header: bytes
         buffers: Sequence[Any]
         if args or kwargs:
-            header, buffers = codec.encode((args, kwargs or {}), self._arrays.sharing)
+            sharing = self._arrays.sharing
+            if sharing is not None and len(args) == 1 and not kwargs and type(args[0]) is np.ndarray:
+                ticket = self._submit_array(kernel, args[0], priority.lane, task_id, deadline)
+                if ticket is not None:
+                    return ticket
+            header, buffers = codec.encode((args, kwargs or {}), sharing)
         else:
             header, buffers = _NO_ARGUMENTS, ()
         return self.submit_raw(
             kernel, header, buffers, priority=priority, task_id=task_id, deadline=deadline, timeout=timeout
         )
+
+    def _submit_array(
+        self,
+        kernel: str,
+        array: np.ndarray[Any, Any],
+        lane: int,
+        task_id: tuple[int, int] | None,
+        deadline: float | None,
+    ) -> Ticket | None:
+        """The short way of a task whose only argument is a shared array; None if it has to go the long way."""
+        known = self._names.get(kernel)
+        if known is None or deadline is not None:
+            return None
+        form = self._forms.made((kernel, array.dtype, array.shape), known[1], ((array,), {}))
+        if len(form) > INLINE_MAX:
+            return None
+        if self._send_array is None:
+            self._send_array = direct(send_array)
+        if task_id is None:
+            task_id = (self._client_id, next(self._sequence))
+        high, low = task_id
+        if high >= _HALF:
+            high -= _WORD
+        if low >= _HALF:
+            low -= _WORD
+        with self._lock:
+            got = self._send_array(
+                self._hand_at, lane, known[0], high, low, 0, 0, frame.address_of(form), len(form), id(array),
+                array.itemsize,
+            )  # fmt: skip
+            if got < 0:
+                return None
+            slot = got & 0xFFFFFF
+            ticket = self._outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
+            self.submitted += 1
+            if not self.submitted & _TAKE_IN_EVERY and len(self._outstanding) > _TAKE_IN_EVERY:
+                self._ready.extend(self._take(hot.TAKE_MOST, True))
+            return ticket
 
     def submit_raw(
         self,
@@ -352,7 +400,7 @@ class Port:
         """`poll` without decoding."""
         with self._lock:
             taken = self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
-        return [RawAnswer(*one) for one in taken]
+        return [RawAnswer(*_encoded(one)) for one in taken]
 
     def _drain(self, max_n: int, copy: bool) -> list[_Taken]:
         """What was taken before, then what lies on the board."""
@@ -427,19 +475,23 @@ class Port:
         elif kind == hot.T_BUFFERS:
             _, found, buffers = frame.read(view, at + hot.T_PAYLOAD, length)
             header, kept = bytes(found), [_copied(buffer) for buffer in buffers]
-        elif kind == hot.T_BLOCK:
+        elif kind == hot.T_BLOCK or kind == hot.T_SHARED:
             block = (word >> 10) & BLOCK_MASK
-            at = block_address(self._base, block) + RESULT_HEADER
-            _, found, buffers = frame.read(self._view, at, length, self._arrays.locate)
-            header = bytes(found)
             try:
-                if buffers and not copy:
-                    kept = self._lend(block, slot, ticket.gen, buffers)
+                if kind == hot.T_SHARED and not copy:
+                    at += hot.T_PAYLOAD
+                    header, kept = _DECODED, [self._arrived(bytes(view[at : at + length]))]
                 else:
-                    kept = [_copied(buffer) for buffer in buffers]
+                    at = block_address(self._base, block) + RESULT_HEADER
+                    _, found, buffers = frame.read(self._view, at, length, self._arrays.locate)
+                    header = bytes(found)
+                    if buffers and not copy:
+                        kept = self._lend(block, slot, ticket.gen, buffers)
+                    else:
+                        kept = [_copied(buffer) for buffer in buffers]
             except SwarmError as failed:  # a shared array that can't be kept, or is not what it should be
                 error = failed
-            if not hot.finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at):
+            if not self._finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at):
                 return
         else:
             status, agent, epoch, queued, run, hops = STATUS_ERROR, -1, 0, 0, 0, 0
@@ -460,6 +512,19 @@ class Port:
                 hops,
             )
         )
+
+    def _arrived(self, raw: bytes) -> Any:
+        """The value in a small frame that refers to shared arrays, which are kept until they are collected."""
+        arrays, arena = self._arrays, self.arena
+        value: Any = arrays.arrived(raw, 0, arena.root)
+        if value is None:
+            _, header, buffers = frame.read(memoryview(raw), 0, len(raw), arrays.locate)
+            for buffer in buffers:
+                if isinstance(buffer, Shared):
+                    arena.hold(buffer)
+            value = codec.decode(header, buffers)
+            arrays.learn(raw, 0, buffers, value)
+        return value
 
     def _lend(self, block: int, slot: int, gen: int, buffers: list[Any]) -> list[Any]:
         """Views of a result's buffers that keep its block until they are collected; shared arrays are kept likewise."""
@@ -493,8 +558,10 @@ class Port:
 def _decode(taken: _Taken) -> Answer:
     ticket, header, buffers, ok, error, agent, epoch, attempts, queued, run, hops = taken
     value = None
-    if ok:
-        if header is not NIL:
+    if ok and error is None:
+        if header is _DECODED:
+            value = buffers[0]
+        elif header is not NIL:
             try:
                 value = codec.decode(header, buffers)
             except SwarmError as failed:
@@ -502,6 +569,11 @@ def _decode(taken: _Taken) -> Answer:
     elif error is None:
         error = from_wire(msgspec.msgpack.decode(header, type=dict[str, str]))
     return Answer(ticket, value, error, agent, epoch, attempts, queued, run, hops)
+
+
+def _encoded(taken: _Taken) -> _Taken:
+    """What was decoded when it was taken, for those who want it as it was."""
+    return (taken[0], *codec.encode(taken[2][0]), *taken[3:]) if taken[1] is _DECODED else taken
 
 
 def _copied(buffer: Any) -> Any:

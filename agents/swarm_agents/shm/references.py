@@ -28,10 +28,11 @@ import numpy as np
 from swarm_agents import codec
 from swarm_agents.errors import PayloadError, StaleReference
 from swarm_agents.shm.atomics import load, peek, poke
-from swarm_agents.shm.frame import Reference
+from swarm_agents.shm.frame import Reference, address_of
 from swarm_agents.shm.jit import direct, jit
 from swarm_agents.shm.layout import (
     H_CELLS,
+    H_LEASES,
     H_NONCE,
     H_PAGE_BYTES,
     H_PAGES,
@@ -39,6 +40,7 @@ from swarm_agents.shm.layout import (
     MOST_REFS,
     NAME_BLOCK_MASK,
     NAME_MASK,
+    X_LEASE_ROTOR,
     X_REFS,
     X_REFS_AT,
 )
@@ -47,11 +49,16 @@ from swarm_agents.shm.leases import STALE, name_at, reach
 if TYPE_CHECKING:
     from swarm_agents.shm.files import Mapping
 
-__all__ = ["Arrays", "Descriptor", "Shared", "bind", "unbind"]
+__all__ = ["Arrays", "Descriptor", "Shared", "bind", "start_apart", "unbind"]
 
 _Array = np.ndarray[Any, Any]
-_WORDS = 5
+#: Words and bytes of the reference to a contiguous array.
+REFERENCE_WORDS = 5
+REFERENCE_BYTES = 8 * REFERENCE_WORDS
+_WORDS = REFERENCE_WORDS
 _MOST_DIMENSIONS = 64
+_MOST_KNOWN = 256
+_NAME_START = struct.Struct("<2q")
 # NumPy's PyArrayObject_fields on a 64-bit machine, in bytes; and two of its flags. Checked below.
 _DATA, _ND, _SHAPE, _STRIDES, _FLAGS = 16, 24, 32, 40, 64
 _C_CONTIGUOUS, _WRITEABLE = 0x1, 0x400
@@ -105,6 +112,18 @@ def identify(base: int, array: int, item: int, out: int) -> int:
     return words | (_MAY_WRITE if flags & _WRITEABLE != 0 else 0)
 
 
+@jit
+def arrive(base: int, reference: int, size: int, item: int) -> int:
+    """Where on the board the contiguous array of `size` bytes lies that a reference names; -1 if something is amiss."""
+    name, start = peek(reference), peek(reference + 8)
+    if peek(reference + 16) != size or peek(reference + 24) != item or peek(reference + 32) != 0:
+        return -1
+    if start < 0 or reach(base, name, start, start + size) != 1:
+        return -1
+    page = (name & NAME_BLOCK_MASK) - load(base + H_CELLS * 8)
+    return load(base + H_PAGES_AT * 8) + page * load(base + H_PAGE_BYTES * 8) + start
+
+
 class Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a shared array lies, for those who talk by other means than tasks. It keeps nothing alive."""
 
@@ -137,6 +156,10 @@ class Arrays:
         self._lock = threading.Lock()
         self._identify: Any = None
         self._reach: Any = None
+        self._arrive: Any = None
+        #: What the bytes of a frame before its only reference, to a contiguous array, mean: dtype, shape, bytes, and
+        #: bytes an item of a value that is this array, or of arguments that are it alone.
+        self._known: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int, int]] = {}
         #: What `codec.encode` is to share by; None until this process has had a shared array, so that programs that use
         #: none do not pay for the question.
         self.sharing: Callable[[_Array], Reference | None] | None = None
@@ -144,7 +167,7 @@ class Arrays:
     def use(self) -> None:
         """From now on arrays that are passed on are looked at."""
         if self.sharing is None:
-            self._identify, self._reach = direct(identify), direct(reach)
+            self._identify, self._reach, self._arrive = direct(identify), direct(reach), direct(arrive)
             self.sharing = self.share
 
     def share(self, array: _Array) -> Reference | None:
@@ -157,6 +180,30 @@ class Arrays:
         if found & _MAY_WRITE:
             freeze(array)
         return reference
+
+    def arrived(self, raw: bytes, at: int, root: Callable[[int], _Array] | None = None) -> _Array | None:
+        """The array in a frame of a kind that was learned: from `raw[at:]` on. None: read it the long way.
+
+        `root` gives what keeps the array of a name; without it, it is kept by who refers to it.
+        """
+        known = self._known.get(raw[at:-REFERENCE_BYTES])
+        if known is None:
+            return None
+        dtype, shape, size, item = known
+        offset = self._arrive(self._base, address_of(raw) + len(raw) - REFERENCE_BYTES, size, item)
+        if offset < 0:
+            return None
+        if root is None:
+            return np.ndarray(shape, dtype, self._view, offset)
+        name, start = _NAME_START.unpack_from(raw, len(raw) - REFERENCE_BYTES)
+        return np.ndarray(shape, dtype, root(name), start)
+
+    def learn(self, raw: bytes, at: int, buffers: Sequence[Any], array: Any) -> None:
+        """Remembers what a frame was: one whose value is `array`, or whose only argument it is."""
+        if len(buffers) == 1 and isinstance(buffers[0], Shared) and buffers[0].is_plain and type(array) is np.ndarray:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[raw[at:-REFERENCE_BYTES]] = array.dtype, array.shape, array.nbytes, array.itemsize
 
     def describe(self, array: _Array) -> Descriptor:
         """A descriptor of a shared array.
@@ -235,6 +282,11 @@ class Shared(codec.Described):
     def name(self) -> int:
         return self._words[0]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is C-contiguous."""
+        return not self._words[4]
+
     def array(self, dtype: np.dtype[Any], shape: Sequence[int]) -> _Array:
         """The array, read-only.
 
@@ -286,6 +338,11 @@ def bind(scratch: _Array, names: Sequence[int]) -> None:
 def unbind(scratch: _Array) -> None:
     """Undoes `bind`."""
     scratch[X_REFS] = 0
+
+
+def start_apart(scratch: _Array, member: int, words: dict[int, int]) -> None:
+    """Has members look for free leases from different places on: they would wait for each other's cache lines."""
+    scratch[X_LEASE_ROTOR] = member * 64 % words[H_LEASES]
 
 
 def freeze(array: _Array) -> None:

@@ -104,6 +104,7 @@ from swarm_agents.shm.layout import (
     P_RESCAN,
     P_RINGS,
     R_CANCELLED,
+    R_CHAIN_MASK,
     R_EXPIRED,
     R_LEASES,
     R_LOST,
@@ -349,7 +350,7 @@ def submit(
     writing = slot_word(WRITING, 0, member, epoch, gen)
     shared = 0
     if peek(scratch + X_REFS * 8) != 0:
-        shared = lend(base, slot, gen, member, epoch, scratch)
+        shared = lend(base, slot, gen, 0, member, epoch, scratch)
         if shared < 0:
             release_slot(base, slot, writing)
             return shared
@@ -616,7 +617,7 @@ def release(base: int, slot: int, word: int, scratch: int) -> int:
     gen = (word >> 42) & GEN_MASK
     arguments, leases = load(slot_at(base, slot) + S_BLOCK), load(slot_at(base, slot) + S_LEASES)
     result = (word >> 10) & BLOCK_MASK
-    shared = 0 if result >= NO_BLOCK else load(base + block_address(base, result) + R_LEASES)
+    shared = 0 if result >= NO_BLOCK else load(base + block_address(base, result) + R_LEASES) & R_CHAIN_MASK
     lane = slot // load(base + H_LANE_SLOTS * 8)
     if not release_slot(base, slot, word):
         return 0

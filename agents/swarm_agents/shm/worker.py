@@ -21,6 +21,7 @@ from swarm_agents.config import Priority
 from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, StaleReference, SwarmFull, to_wire
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address
+from swarm_agents.shm.handover import OTHERWISE, Forms, reply_array
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
@@ -45,12 +46,11 @@ from swarm_agents.shm.layout import (
     SLOT_STRIDE,
     STATUS_ERROR,
     STATUS_VALUE,
-    X_LEASE_ROTOR,
     X_OUT,
     X_RETRIES,
 )
 from swarm_agents.shm.leases import STALE
-from swarm_agents.shm.references import Shared, bind, unbind
+from swarm_agents.shm.references import Shared, bind, start_apart, unbind
 
 if TYPE_CHECKING:
     from swarm_agents.shm.arena import Arena
@@ -189,6 +189,8 @@ class Claim:
             match value:
                 case [list() as args, dict() as kwargs]:
                     self._decoded = tuple(args), kwargs
+                    if len(args) == 1 and not kwargs and not self._begin and self.kernel:
+                        self._board.arrays.learn(self._raw, hot.CLAIM_PAYLOAD, self.open()[2], args[0])
                 case _:
                     raise PayloadError("a task's payload is not a pair of positional and keyword arguments")
         return self._decoded
@@ -216,18 +218,21 @@ class Worker:
         self._scratch = np.zeros(SCRATCH_WORDS, np.int64)
         self._scratch[X_RETRIES : X_RETRIES + LANES] = -1  # nothing has been looked at yet
         self._scratch_at = int(self._scratch.ctypes.data)
+        start_apart(self._scratch, self._index, board.words)
         self._out = self._scratch.data.cast("B")[X_OUT * 8 :]
         self._hand = np.array([self._base, -1, 0, self._index, self._epoch, self._scratch_at], np.int64)
         self._hand_at = int(self._hand.ctypes.data)
         self._next, self._reply = direct(hot.claim_next), direct(hot.reply)
+        self._arrays = board.arrays
         self._arena: Arena | None = None
+        self._forms = Forms()
+        self._reply_array: Any = None
 
     @property
     def arena(self) -> Arena:
         """Makes and keeps arrays that are passed on without copying."""
         if self._arena is None:
-            arena = self._arena = self._board.arena(self._member)
-            self._scratch[X_LEASE_ROTOR] = arena.rotor
+            self._arena = self._board.arena(self._member)
         return self._arena
 
     def array(
@@ -272,8 +277,13 @@ class Worker:
         words = _CLAIM_WORDS.unpack_from(self._out, hot.CLAIM_AT)
         length, begin = words[3], words[4]
         end = hot.CLAIM_PAYLOAD + (length if length <= INLINE_MAX else 0)
-        claim = Claim(self._board, words, bytes(self._out[:end]))
+        raw = bytes(self._out[:end])
+        claim = Claim(self._board, words, raw)
         if not begin:
+            array = self._arrays.arrived(raw, hot.CLAIM_PAYLOAD)
+            if array is not None:
+                claim._decoded = (array,), {}
+                return claim
             try:
                 claim.open()
             except (ValueError, struct.error):
@@ -297,7 +307,12 @@ class Worker:
             )  # fmt: skip
             if done >= 0:
                 return bool(done)
-        header, buffers = codec.encode(value, self._board.arrays.sharing)
+        sharing = self._arrays.sharing
+        if sharing is not None and type(value) is np.ndarray:
+            done = self._commit_array(claim, value)
+            if done >= 0:
+                return bool(done)
+        header, buffers = codec.encode(value, sharing)
         return self.commit_raw(claim, header, buffers)
 
     def fail(self, claim: Claim, error: BaseException, traceback: str | None = None) -> bool:
@@ -346,6 +361,19 @@ class Worker:
             )
         )  # fmt: skip
 
+    def _commit_array(self, claim: Claim, value: np.ndarray[Any, Any]) -> int:
+        """The short way of a value that is one shared array: 1, 0 fenced, below 0 if it has to go the long way."""
+        form = self._forms.made((value.dtype, value.shape), b"", value)
+        if len(form) > _SMALL:
+            return OTHERWISE
+        if self._reply_array is None:
+            self._reply_array = direct(reply_array)
+        done: int = self._reply_array(
+            self._hand_at, claim.slot, claim._mine, frame.address_of(form), len(form), claim.lane, claim.queued_ns,
+            claim.claimed_ns, id(value), value.itemsize,
+        )  # fmt: skip
+        return done
+
     def _commit_shared(self, claim: Claim, header: bytes, buffers: Sequence[Any], layout: frame.Layout) -> bool:
         """Answers with a value that refers to shared arrays; should no lease on one be free, with copies of them."""
         bind(self._scratch, layout.names)
@@ -370,7 +398,7 @@ class Worker:
         if done == STALE:
             raise StaleReference("a shared array in the result is not there any more: the kernel did not keep it")
         if done < 0:
-            locate = self._board.arrays.locate
+            locate = self._arrays.locate
             own = [locate(b).contiguous() if type(b) is frame.Reference else b for b in buffers]
             return self.commit_raw(claim, header, own)
         return bool(done)
