@@ -100,7 +100,8 @@ class Arena:
         self._scratch_at = int(self._scratch.ctypes.data)
         start_apart(self._scratch, member.index, board.words)
         self._lock = threading.Lock()
-        self._roots: dict[int, weakref.ref[_Root]] = {}
+        #: By name what keeps an array, while something does.
+        self.roots: dict[int, weakref.ref[_Root]] = {}
         self._make, self._hold, self._give_up = direct(make_array), direct(hold), direct(drop)
 
     # -- making
@@ -224,7 +225,7 @@ class Arena:
         Raises:
             StaleReference, SwarmFull: as `open`.
         """
-        known = self._roots.get(name)
+        known = self.roots.get(name)
         root = known() if known is not None else None
         if root is None:
             lease = self._hold(self._base, name, 0, self._index, self._epoch, self._scratch_at)
@@ -243,7 +244,7 @@ class Arena:
         root = np.ndarray.__new__(_Root, (run_bytes(self._base, name),), np.uint8, self._mapping.view, at)
         root.grip = _Grip(self, name, lease)
         self._member.holds.add(root.grip.token)
-        self._roots[name] = weakref.ref(root)
+        self.roots[name] = weakref.ref(root)
         return root
 
     def _drop(self, grip: _Grip) -> None:
@@ -251,9 +252,9 @@ class Arena:
         member = self._member
         if member.process != os.getpid():
             return  # a forked child's copy of what its parent holds
-        known = self._roots.get(grip.name)
+        known = self.roots.get(grip.name)
         if known is not None and known() is None:
-            self._roots.pop(grip.name, None)
+            self.roots.pop(grip.name, None)
         self._give_up(self._base, grip.lease, self._index, self._epoch)
         member.holds.discard(grip.token)
         if member.left and not member.holds:

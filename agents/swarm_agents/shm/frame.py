@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["HEAD", "Layout", "Reference", "address_of", "as_bytes", "lay_out", "read", "write"]
+__all__ = ["BYTES_AT", "HEAD", "Layout", "Reference", "address_of", "as_bytes", "lay_out", "read", "write"]
 
 #: What every frame begins with: bytes of the header, number of buffers, bytes of the name.
 HEAD = struct.Struct("<IHH")
@@ -25,12 +25,12 @@ _ALIGN = 64
 #: Marks a length as a reference's.
 _REFERENCE = 1 << 63
 # CPython's bytes object holds its data at its end, before one zero byte; checked below.
-_BYTES_AT = bytes.__basicsize__ - 1
+BYTES_AT = bytes.__basicsize__ - 1
 
 
 def address_of(data: bytes) -> int:
     """The address of a bytes object's first byte: what compiled code copies from. Valid while the object lives."""
-    return id(data) + _BYTES_AT
+    return id(data) + BYTES_AT
 
 
 class Reference(bytes):

@@ -16,16 +16,16 @@ import numpy as np
 from swarm_agents import codec
 from swarm_agents.shm import frame
 from swarm_agents.shm.atomics import copy, peek, poke
-from swarm_agents.shm.hot import N_BASE, N_SCRATCH, reply, send
+from swarm_agents.shm.hot import N_BASE, N_MEMBER, N_SCRATCH, finish, reply, send
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.layout import (
     X_OUT,
     X_REFS,
     X_REFS_AT,
 )
-from swarm_agents.shm.references import REFERENCE_BYTES, REFERENCE_WORDS, identify
+from swarm_agents.shm.references import REFERENCE_BYTES, REFERENCE_WORDS, arrive, identify
 
-__all__ = ["OTHERWISE", "Forms", "form_of", "reply_array", "send_array"]
+__all__ = ["OTHERWISE", "Forms", "form_of", "receive", "reply_array", "send_array"]
 
 _Array = np.ndarray[Any, Any]
 #: The array is not shared, or not contiguous, or may still be written to: it goes the long way.
@@ -69,6 +69,18 @@ def reply_array(hand: int, slot: int, mine: int, form: int, length: int, lane: i
     done = reply(hand, slot, mine, scratch + X_OUT * 8, length, lane, 0, queued, claimed_at, 0)
     poke(scratch + X_REFS * 8, 0)
     return done
+
+
+@jit
+def receive(hand: int, slot: int, word: int, lane: int, reference: int, size: int, item: int) -> int:
+    """`references.arrive` for a result, and `hot.finish`: 1; 0 when the task was over; -1 if something is amiss.
+
+    The caller keeps the array by a lease of its own.
+    """
+    base = peek(hand + N_BASE * 8)
+    if arrive(base, reference, size, item) < 0:
+        return -1
+    return finish(base, slot, word, peek(hand + N_MEMBER * 8), lane, peek(hand + N_SCRATCH * 8))
 
 
 def form_of(name: bytes, value: Any) -> bytes:

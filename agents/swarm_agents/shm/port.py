@@ -35,7 +35,7 @@ from swarm_agents.errors import (
 )
 from swarm_agents.shm import frame, hot, tasks
 from swarm_agents.shm.blocks import alloc, block_address, free_block, hold_published
-from swarm_agents.shm.handover import Forms, send_array
+from swarm_agents.shm.handover import Forms, receive, send_array
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
@@ -57,7 +57,7 @@ from swarm_agents.shm.layout import (
 from swarm_agents.shm.leases import STALE
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.parking import poll_wait
-from swarm_agents.shm.references import Shared, bind, start_apart, unbind
+from swarm_agents.shm.references import REFERENCE_BYTES, Shared, bind, start_apart, unbind
 
 if TYPE_CHECKING:
     from swarm_agents.shm.arena import Arena
@@ -69,6 +69,7 @@ __all__ = ["Answer", "Port", "RawAnswer", "Ticket"]
 #: How many 256ths of the arena the tasks of each lane may fill: what is left is for the more urgent, and for results.
 _SHARES = (224, 208, 192, 176)
 _RECORD = struct.Struct("<11q")
+_NAME_START = struct.Struct("<2q")
 _RESULT_WORDS = struct.Struct("<7q")
 _HEAD = struct.Struct("<Q")
 _WAIT_STEP = 0.0005
@@ -177,6 +178,7 @@ class Port:
         self._arena: Arena | None = None
         self._forms = Forms()
         self._send_array: Any = None
+        self._receive: Any = None
 
     @property
     def pending(self) -> int:
@@ -477,10 +479,12 @@ class Port:
             header, kept = bytes(found), [_copied(buffer) for buffer in buffers]
         elif kind == hot.T_BLOCK or kind == hot.T_SHARED:
             block = (word >> 10) & BLOCK_MASK
+            done = -1
             try:
                 if kind == hot.T_SHARED and not copy:
                     at += hot.T_PAYLOAD
-                    header, kept = _DECODED, [self._arrived(bytes(view[at : at + length]))]
+                    value, done = self._arrived(bytes(view[at : at + length]), slot, word, ticket.lane)
+                    header, kept = _DECODED, [value]
                 else:
                     at = block_address(self._base, block) + RESULT_HEADER
                     _, found, buffers = frame.read(self._view, at, length, self._arrays.locate)
@@ -491,7 +495,9 @@ class Port:
                         kept = [_copied(buffer) for buffer in buffers]
             except SwarmError as failed:  # a shared array that can't be kept, or is not what it should be
                 error = failed
-            if not self._finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at):
+            if done < 0:
+                done = self._finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at)
+            if not done:
                 return
         else:
             status, agent, epoch, queued, run, hops = STATUS_ERROR, -1, 0, 0, 0, 0
@@ -513,18 +519,28 @@ class Port:
             )
         )
 
-    def _arrived(self, raw: bytes) -> Any:
-        """The value in a small frame that refers to shared arrays, which are kept until they are collected."""
+    def _arrived(self, raw: bytes, slot: int, word: int, lane: int) -> tuple[Any, int]:
+        """The value in a small frame that refers to shared arrays, which are kept until they are collected; and what
+        `hot.finish` says, or -1 when it has to be called yet."""
         arrays, arena = self._arrays, self.arena
-        value: Any = arrays.arrived(raw, 0, arena.root)
-        if value is None:
-            _, header, buffers = frame.read(memoryview(raw), 0, len(raw), arrays.locate)
-            for buffer in buffers:
-                if isinstance(buffer, Shared):
-                    arena.hold(buffer)
-            value = codec.decode(header, buffers)
-            arrays.learn(raw, 0, buffers, value)
-        return value
+        known = arrays.known.get(raw[:-REFERENCE_BYTES])
+        if known is not None:
+            dtype, shape, size, item = known
+            at = len(raw) - REFERENCE_BYTES
+            name, start = _NAME_START.unpack_from(raw, at)
+            root = arena.root(name)
+            if self._receive is None:
+                self._receive = direct(receive)
+            done = self._receive(self._hand_at, slot, word, lane, id(raw) + frame.BYTES_AT + at, size, item)
+            if done >= 0:
+                return np.ndarray(shape, dtype, root, start), done
+        _, header, buffers = frame.read(memoryview(raw), 0, len(raw), arrays.locate)
+        for buffer in buffers:
+            if isinstance(buffer, Shared):
+                arena.hold(buffer)
+        value = codec.decode(header, buffers)
+        arrays.learn(raw, 0, buffers, value)
+        return value, -1
 
     def _lend(self, block: int, slot: int, gen: int, buffers: list[Any]) -> list[Any]:
         """Views of a result's buffers that keep its block until they are collected; shared arrays are kept likewise."""

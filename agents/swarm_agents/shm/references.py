@@ -28,7 +28,7 @@ import numpy as np
 from swarm_agents import codec
 from swarm_agents.errors import PayloadError, StaleReference
 from swarm_agents.shm.atomics import load, peek, poke
-from swarm_agents.shm.frame import Reference, address_of
+from swarm_agents.shm.frame import BYTES_AT, Reference
 from swarm_agents.shm.jit import direct, jit
 from swarm_agents.shm.layout import (
     H_CELLS,
@@ -58,7 +58,6 @@ REFERENCE_BYTES = 8 * REFERENCE_WORDS
 _WORDS = REFERENCE_WORDS
 _MOST_DIMENSIONS = 64
 _MOST_KNOWN = 256
-_NAME_START = struct.Struct("<2q")
 # NumPy's PyArrayObject_fields on a 64-bit machine, in bytes; and two of its flags. Checked below.
 _DATA, _ND, _SHAPE, _STRIDES, _FLAGS = 16, 24, 32, 40, 64
 _C_CONTIGUOUS, _WRITEABLE = 0x1, 0x400
@@ -159,7 +158,7 @@ class Arrays:
         self._arrive: Any = None
         #: What the bytes of a frame before its only reference, to a contiguous array, mean: dtype, shape, bytes, and
         #: bytes an item of a value that is this array, or of arguments that are it alone.
-        self._known: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int, int]] = {}
+        self.known: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int, int]] = {}
         #: What `codec.encode` is to share by; None until this process has had a shared array, so that programs that use
         #: none do not pay for the question.
         self.sharing: Callable[[_Array], Reference | None] | None = None
@@ -181,29 +180,21 @@ class Arrays:
             freeze(array)
         return reference
 
-    def arrived(self, raw: bytes, at: int, root: Callable[[int], _Array] | None = None) -> _Array | None:
-        """The array in a frame of a kind that was learned: from `raw[at:]` on. None: read it the long way.
-
-        `root` gives what keeps the array of a name; without it, it is kept by who refers to it.
-        """
-        known = self._known.get(raw[at:-REFERENCE_BYTES])
+    def arrived(self, raw: bytes, at: int) -> _Array | None:
+        """The array in a frame of a kind that was learned: from `raw[at:]` on. None: read it the long way."""
+        known = self.known.get(raw[at:-REFERENCE_BYTES])
         if known is None:
             return None
         dtype, shape, size, item = known
-        offset = self._arrive(self._base, address_of(raw) + len(raw) - REFERENCE_BYTES, size, item)
-        if offset < 0:
-            return None
-        if root is None:
-            return np.ndarray(shape, dtype, self._view, offset)
-        name, start = _NAME_START.unpack_from(raw, len(raw) - REFERENCE_BYTES)
-        return np.ndarray(shape, dtype, root(name), start)
+        offset = self._arrive(self._base, id(raw) + BYTES_AT + len(raw) - REFERENCE_BYTES, size, item)
+        return None if offset < 0 else np.ndarray(shape, dtype, self._view, offset)
 
     def learn(self, raw: bytes, at: int, buffers: Sequence[Any], array: Any) -> None:
         """Remembers what a frame was: one whose value is `array`, or whose only argument it is."""
         if len(buffers) == 1 and isinstance(buffers[0], Shared) and buffers[0].is_plain and type(array) is np.ndarray:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[raw[at:-REFERENCE_BYTES]] = array.dtype, array.shape, array.nbytes, array.itemsize
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[raw[at:-REFERENCE_BYTES]] = array.dtype, array.shape, array.nbytes, array.itemsize
 
     def describe(self, array: _Array) -> Descriptor:
         """A descriptor of a shared array.
