@@ -13,13 +13,16 @@ import asyncio
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import Role
+from swarm_agents.runtime.accrual import Accrual, Limits
 from swarm_agents.runtime.standby import wanted
 from swarm_agents.runtime.watch import Watch
+from swarm_agents.runtime.witness import Opinion, Witness, opinion_of, read_threads
 from swarm_agents.shm import files
 from swarm_agents.shm.vigil import glance
+from swarm_agents.shm.witness import longest_pause
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.supervisor import Supervisor
@@ -39,10 +42,27 @@ class Guard:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._watch = Watch(supervisor.log, lambda: supervisor.settings.failover, self._died)
+        self.accrual = Accrual()
+        self._witness = Witness(lambda: supervisor.board, self._place)
+        self.watch = Watch(supervisor.log, self.limits, self._died, ask=self._ask, heard=self._heard)
         self._members: list[MemberInfo] = []
         #: When the pod's own agent was first seen to be fenced (monotonic seconds), and under which epoch.
         self._fenced: tuple[float, int] | None = None
+
+    def limits(self) -> Limits:
+        """From which silence on somebody is suspected or dead, now."""
+        return self.accrual.limits(self._supervisor.settings.failover)
+
+    def _place(self) -> int:
+        agent = self._supervisor.agent
+        return agent.index if agent is not None else -1
+
+    def _ask(self, info: MemberInfo, seen: bool) -> Opinion:
+        return self._witness.ask(info, seen, 2 * self._supervisor.settings.failover.suspect_after)
+
+    def _heard(self, info: MemberInfo, silent: float) -> None:
+        self._witness.heard(info)
+        self.accrual.learn(silent, 0.0)
 
     async def run(self) -> None:
         """Glances at the board at each heartbeat, until cancelled."""
@@ -51,18 +71,22 @@ class Guard:
         sign, calm = 0, False
         try:
             while True:
-                failover = supervisor.settings.failover
+                failover, limits = supervisor.settings.failover, self.limits()
                 pause = max(failover.heartbeat_interval, _SHORTEST_PAUSE)
-                if not self._watch.unseen:
+                if not (self.watch.unseen or self.watch.uneasy):
                     # The end of every process will be told; what is left to look for is agents that hang.
-                    pause = max(pause, failover.suspect_after / 4)
+                    pause = max(pause, limits.suspect / 4)
                 await asyncio.sleep(pause)
                 now = time.monotonic()
                 # A gap much longer than what was asked for: this process was not awake to see any heartbeat.
-                gap, last = min(now - last, 5 * pause), now
+                gap, last, late = min(now - last, 5 * pause), now, now - last - pause
                 tidy = now - tidied >= _TIDY_INTERVAL
-                seen, silent = glance(supervisor.board.mapping.base, int(failover.suspect_after * 1e9))
-                calm_before, calm = calm, not (seen != sign or silent or tidy or self._watch.uneasy)
+                base, suspicious = supervisor.board.mapping.base, int(limits.suspect * 1e9)
+                seen, silent = glance(base, suspicious)
+                if not self.watch.uneasy:
+                    # A suspect's silence is learned when it ends: else one that hangs would make itself believed.
+                    self.accrual.learn(max(longest_pause(base, suspicious) * 1e-9, late, 0.0), gap)
+                calm_before, calm = calm, not (seen != sign or silent or tidy or self.watch.uneasy)
                 if not calm:
                     self._look(gap, calm_before)
                     sign = seen
@@ -72,11 +96,11 @@ class Guard:
                     tidied = now
                     self._tidy()
         finally:
-            self._watch.close()
+            self.watch.close()
 
     def _look(self, gap: float, calm: bool) -> None:
         self._members = self._supervisor.board.members()
-        self._watch.look(self._members, gap, calm=calm)
+        self.watch.look(self._members, gap, calm=calm)
         self._fill_places()
 
     def _tidy(self) -> None:
@@ -91,7 +115,7 @@ class Guard:
             self._supervisor.activate(wanted(self._members, self._supervisor.identity.pod))
 
     def _ask_for_locks(self) -> None:
-        places = self._watch.unseen
+        places = self.watch.unseen
         if not places:
             return
         try:
@@ -100,7 +124,7 @@ class Guard:
         except OSError:
             return  # the board has been removed: everybody has left
         for index in free:
-            self._watch.released(index)
+            self.watch.released(index)
 
     def _look_at_own(self, now: float) -> None:
         supervisor, agent = self._supervisor, self._supervisor.agent
@@ -108,23 +132,32 @@ class Guard:
             return
         if _is_on(self._members, agent.index, agent.epoch):
             self._fenced = None
-        elif self._fenced is None or self._fenced[1] != agent.epoch:
-            self._fenced = now, agent.epoch
-        elif now - self._fenced[0] > supervisor.settings.failover.dead_after:
+            return
+        if self._fenced is None or self._fenced[1] != agent.epoch:
             self._fenced = now, agent.epoch
             supervisor.events.record(
-                "AgentKilled", level="warning", agent_pid=agent.pid, reason="fenced, and did not join again"
+                "Fenced", level="warning", member=supervisor.identity.pod, member_epoch=agent.epoch
             )
-            os.kill(agent.pid, signal.SIGKILL)
+        waited = now - self._fenced[0]
+        if opinion_of({}, read_threads(agent.pid)) is Opinion.STOPPED:
+            why = "fenced, and stopped"
+        elif waited > supervisor.settings.failover.dead_after:
+            why = "fenced, and did not join again"
+        else:
+            return
+        self._fenced = now, agent.epoch
+        supervisor.events.record("AgentKilled", level="warning", agent_pid=agent.pid, reason=why)
+        os.kill(agent.pid, signal.SIGKILL)
 
     def _died(self, info: MemberInfo, witness: str, silent: float) -> None:
         supervisor, agent = self._supervisor, self._supervisor.agent
         own = agent is not None and (info.index, info.epoch) == (agent.index, agent.epoch)
-        if own and witness != "heartbeat":
+        if own and witness in ("process", "lock"):
             return  # SIGCHLD says the same, and knows how it ended
         if _is_on(supervisor.board.members(), info.index, info.epoch):
             began = time.monotonic()
             tasks = supervisor.board.declare_dead(info.index, info.epoch)
+            supervisor.exported.fenced(witness)
             self.follow_up(info.index, info.epoch, began)
             supervisor.events.record(
                 "AgentHung" if own else "SiblingDeclaredDead",
@@ -143,16 +176,29 @@ class Guard:
         self._fill_places()
 
     def follow_up(self, index: int, epoch: int, since: float) -> None:
-        """Counts a failover's stages when they are over, if it was this pod that declared the death."""
+        """Counts and records a failover's stages when they are over, if it was this pod that declared the death."""
         supervisor = self._supervisor
+        name = supervisor.board.member_name(index)  # the place may have another in a second
 
         def count() -> None:
             for record in supervisor.board.stats().failovers:
-                if (record.index, record.epoch) == (index, epoch) and record.detected >= since - 1e-3:
-                    supervisor.exported.failover("detect", record.detected - record.last_heartbeat)
-                    supervisor.exported.failover("claim", record.requeued - record.detected)
-                    if record.resumed is not None:
-                        supervisor.exported.failover("resume", record.resumed - record.detected)
+                if (record.index, record.epoch) != (index, epoch) or record.detected < since - 1e-3:
+                    continue
+                stages: dict[str, Any] = {
+                    "detect": record.detected - record.last_heartbeat,
+                    "claim": record.requeued - record.detected,
+                }
+                if record.resumed is not None:
+                    stages["resume"] = record.resumed - record.detected
+                for stage, seconds in stages.items():
+                    supervisor.exported.failover(stage, seconds)
+                supervisor.events.record(
+                    "FailedOver",
+                    member=name,
+                    member_epoch=epoch,
+                    tasks=record.tasks,
+                    **{stage: round(max(seconds, 0.0), 6) for stage, seconds in stages.items()},
+                )
 
         asyncio.get_running_loop().call_later(_FOLLOW_UP, count)
 

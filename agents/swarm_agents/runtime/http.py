@@ -144,7 +144,14 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
             return _error(503, f"the agent has not taken the settings: {error or 'no answer in time'}; push them again")
 
     async def events(request: Request) -> Response:
-        return refusal(request) or JSONResponse({"events": supervisor.events.recent()})
+        refused = refusal(request)
+        if refused:
+            return refused
+        after = request.query_params.get("after", "0")
+        if not after.isdecimal():
+            return _error(400, f"after={after!r}: expected the number of an event")
+        kept = supervisor.events
+        return JSONResponse({"run": kept.run, "last": kept.last, "events": kept.recent(int(after))})
 
     async def drain(request: Request) -> Response:
         refused = refusal(request)

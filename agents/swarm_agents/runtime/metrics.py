@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -50,6 +50,15 @@ class Metrics(Collector):
             registry=self._registry,
             buckets=_FAILOVER_BUCKETS,
         )
+        self._fences = Counter(
+            "swarm_fences_total",
+            "Agents that this pod's supervisor declared dead, by the witness: exit (it ended), process, lock, stopped, "
+            "confirmed (silent, as two watchers say), heartbeat (silent for deadAfter)",
+            ["witness"],
+            registry=self._registry,
+        )
+        for witness in ("exit", "process", "lock", "stopped", "confirmed", "heartbeat"):
+            self._fences.labels(witness)
         for histogram, stages in ((self._failover, ("detect", "claim", "resume")), (self._replaced, ("fork", "ready"))):
             for stage in stages:
                 histogram.labels(stage)  # so that a rate over it is 0, not absent, before the first
@@ -63,6 +72,10 @@ class Metrics(Collector):
     def replaced(self, stage: str, seconds: float) -> None:
         """Counts one stage of an agent's replacement."""
         self._replaced.labels(stage).observe(max(seconds, 0.0))
+
+    def fenced(self, witness: str) -> None:
+        """Counts a declaration of death."""
+        self._fences.labels(witness).inc()
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -101,6 +114,23 @@ class Metrics(Collector):
         rejoins = CounterMetricFamily("swarm_agent_rejoins", "Times that the agent found itself fenced and rejoined")
         rejoins.add_metric([], scores.rejoins)
         yield rejoins
+        guard = supervisor.guard
+        for name, text, count in (
+            ("swarm_suspicions", "Agents that this pod's supervisor suspected", guard.watch.suspicions),
+            ("swarm_suspicions_withdrawn", "Suspects that were heard again", guard.watch.withdrawn),
+        ):
+            family = CounterMetricFamily(name, text)
+            family.add_metric([], count)
+            yield family
+        limits = guard.limits()
+        threshold = GaugeMetricFamily(
+            "swarm_detection_threshold_seconds",
+            "Silence from which an agent of the node is suspected, dead if a second witness agrees, dead anyway",
+            labels=["stage"],
+        )
+        for stage in ("suspect", "confirmed", "dead"):
+            threshold.add_metric([stage], getattr(limits, stage))
+        yield threshold
         tasks = CounterMetricFamily("swarm_tasks", "Tasks that the agent has ended", labels=["result", "priority"])
         for labels, count in scores.tasks().items():
             tasks.add_metric(labels, count)

@@ -100,7 +100,7 @@ class Supervisor:
         #: Set while there is an agent that is ready.
         self._up = asyncio.Event()
         self._declared_at = 0.0
-        self._guard = Guard(self)
+        self.guard = Guard(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- life
@@ -115,7 +115,7 @@ class Supervisor:
         server = http.Server(http.application(self, self.identity.keys_dir))
         serving = loop.create_task(server.serve(sockets=[self._listener]))
         self._fork()
-        for forever in (self._guard.run(), follow_cores(self), follow_file(self)):
+        for forever in (self.guard.run(), follow_cores(self), follow_file(self)):
             self._background(forever)
         try:
             return await self._finished
@@ -193,6 +193,13 @@ class Supervisor:
         self._up.set()
         if self._declared_at:
             self.exported.replaced("ready", now - self._declared_at)
+            self.events.record(
+                "AgentReplaced",
+                agent_pid=agent.pid,
+                member_epoch=agent.epoch,
+                seconds=round(now - self._declared_at, 4),
+                restarts=self.restarts.total,
+            )
             self._declared_at = 0.0
         self.events.record("AgentReady", agent_pid=agent.pid, seconds=round(now - agent.born, 4))
 
@@ -264,8 +271,17 @@ class Supervisor:
         if index >= 0:
             self.declared(agent, time.monotonic())
             tasks = self.board.declare_dead(index, epoch)
-            self._guard.follow_up(index, epoch, self._declared_at)
-            self.events.record("AgentDeclaredDead", level="warning", index=index, dead_epoch=epoch, tasks=tasks)
+            self.exported.fenced("exit")
+            self.guard.follow_up(index, epoch, self._declared_at)
+            self.events.record(
+                "AgentDeclaredDead",
+                level="warning",
+                index=index,
+                member=self.identity.pod,
+                member_epoch=epoch,
+                witness="exit",
+                tasks=tasks,
+            )
 
     def declared(self, agent: AgentProcess, when: float) -> None:
         """The death of this pod's agent has been declared on the board (monotonic seconds)."""

@@ -6,7 +6,8 @@ process    a process of this machine that is visible here is watched by a pidfd,
            moment it ends: declared dead within a millisecond;
 lock       pods of Kubernetes have PID namespaces of their own, but every member holds a lock on its byte of the board's
            file, and the kernel lets go of it when the process ends: asked for at every look;
-heartbeat  a process that lives and does nothing: silent for `suspect_after` it is suspected, for `dead_after` declared.
+heartbeat  a process that lives and does nothing: from some silence on it is suspected, and a second witness is asked
+           (see `witness`). How long a silence that is follows the node's jitter (see `accrual`).
 
 Invariants: a pid is believed only after the process's environment has shown that it is that agent (pids are reused, and
 mean something else in another namespace). Silence counts only while this process itself was awake: after a pause of the
@@ -22,15 +23,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swarm_agents.config import Failover, Role
+from swarm_agents.config import Role
+from swarm_agents.runtime.accrual import Limits
+from swarm_agents.runtime.witness import Opinion
 
 if TYPE_CHECKING:
     from swarm_agents.shm.board import MemberInfo
 
-__all__ = ["Verdict", "Watch", "judge"]
+__all__ = ["PATIENCE", "Verdict", "Watch", "judge"]
 
 Key = tuple[int, int]
 _AGENTS = frozenset(map(str, Role))
+#: So many times as long as any other may an agent be silent that is seen to wait for a core.
+PATIENCE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +44,20 @@ class Verdict:
 
     dead: bool
     silent: float
+    opinion: Opinion = Opinion.NONE
 
 
-def judge(silent: float, failover: Failover) -> Verdict | None:
+def judge(silent: float, limits: Limits, opinion: Opinion = Opinion.NONE) -> Verdict | None:
     """The verdict on a member that has been silent for so long; None when nothing is wrong with it."""
-    if silent >= failover.dead_after:
-        return Verdict(True, silent)
-    if silent >= failover.suspect_after:
-        return Verdict(False, silent)
-    return None
+    if silent < limits.suspect:
+        return None
+    enough = {
+        Opinion.STOPPED: limits.suspect,
+        Opinion.CONFIRMED: limits.confirmed,
+        Opinion.STARVED: limits.dead * PATIENCE,
+        Opinion.NONE: limits.dead,
+    }
+    return Verdict(silent >= enough[opinion], silent, opinion)
 
 
 @dataclass(slots=True)
@@ -61,16 +71,31 @@ class _Watched:
 class Watch:
     """Looks after all agents of a board, in the supervisor's loop.
 
-    `dead(info, witness, silent)` is called once for each that has died.
+    Args:
+        limits: the thresholds of the moment.
+        dead: `dead(info, witness, silent)` is called once for each that has died.
+        ask: the second witness, asked about each suspect at each look: `ask(info, seen)`; `seen` says whether its
+            process is visible here.
+        heard: `heard(info, silent)` is called when a suspect shows life again, after so much silence.
     """
 
     def __init__(
-        self, log: Any, failover: Callable[[], Failover], dead: Callable[[MemberInfo, str, float], None]
+        self,
+        log: Any,
+        limits: Callable[[], Limits],
+        dead: Callable[[MemberInfo, str, float], None],
+        *,
+        ask: Callable[[MemberInfo, bool], Opinion] = lambda info, seen: Opinion.NONE,
+        heard: Callable[[MemberInfo, float], None] = lambda info, silent: None,
     ) -> None:
         self._log = log
-        self._failover = failover
+        self._limits = limits
         self._dead = dead
+        self._ask = ask
+        self._heard = heard
         self._members: dict[Key, _Watched] = {}
+        #: How often somebody was suspected, and how often that was taken back.
+        self.suspicions = self.withdrawn = 0
 
     @property
     def unseen(self) -> list[int]:
@@ -87,9 +112,10 @@ class Watch:
 
         Args:
             gap: seconds that this process was awake since it last looked.
-            calm: until then nobody had been silent for `suspect_after`, which is why nobody was looked at.
+            calm: until then nobody had been silent for long enough to be suspected, so nobody was looked at.
         """
-        before = self._failover().suspect_after if calm else 0.0
+        limits = self._limits()
+        before = limits.suspect if calm else 0.0
         seen: set[Key] = set()
         for info in infos:
             if not info.alive or info.role not in _AGENTS:
@@ -100,17 +126,29 @@ class Watch:
             if watched is None:
                 watched = self._members[key] = _Watched(info)
                 self._open(watched)
-            watched.silent = min(info.heartbeat_age, max(watched.silent, before) + gap)
-            verdict = judge(watched.silent, self._failover())
-            if verdict is None:
-                watched.suspected = False
-            elif verdict.dead:
-                self._died(key, "heartbeat", verdict.silent)
-            elif not watched.suspected:
-                watched.suspected = True
-                self._log.warning("suspected", member=info.name, member_epoch=info.epoch, silent=verdict.silent)
+            was = watched.silent
+            watched.silent = min(info.heartbeat_age, max(was, before) + gap)
+            self._judge(key, watched, info, was, limits)
         for key in self._members.keys() - seen:
             self._forget(key)
+
+    def _judge(self, key: Key, watched: _Watched, info: MemberInfo, was: float, limits: Limits) -> None:
+        verdict = judge(watched.silent, limits)
+        if verdict is None:
+            if watched.suspected:
+                watched.suspected = False
+                self.withdrawn += 1
+                self._log.info("heard again", member=info.name, member_epoch=info.epoch, silent=round(was, 4))
+                self._heard(info, was)
+            return
+        if not watched.suspected:
+            watched.suspected = True
+            self.suspicions += 1
+            self._log.warning("suspected", member=info.name, member_epoch=info.epoch, silent=round(verdict.silent, 4))
+        verdict = judge(watched.silent, limits, self._ask(info, watched.pidfd is not None))
+        if verdict is not None and verdict.dead:
+            known = verdict.opinion in (Opinion.STOPPED, Opinion.CONFIRMED)
+            self._died(key, str(verdict.opinion.value) if known else "heartbeat", verdict.silent)
 
     def released(self, index: int) -> None:
         """The lock of the member in this place is gone."""

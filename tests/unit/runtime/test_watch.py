@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm_agents.config import Failover
+from swarm_agents.runtime.accrual import Limits
 from swarm_agents.runtime.watch import Verdict, Watch, judge
 
 failover = Failover(heartbeat_interval=0.02, suspect_after=0.2, dead_after=0.8)
@@ -41,13 +42,13 @@ class Deaths(list[tuple[Info, str, float]]):
 
 def make_watch() -> tuple[Watch, Deaths]:
     deaths = Deaths()
-    return Watch(structlog.get_logger(), lambda: failover, deaths), deaths
+    return Watch(structlog.get_logger(), lambda: Limits.of(failover), deaths), deaths
 
 
 @given(st.floats(0, 10))
 def test_silence_is_first_nothing_then_suspicion_then_death(silent: float) -> None:
     expected = None if silent < 0.2 else Verdict(silent >= 0.8, silent)
-    assert judge(silent, failover) == expected
+    assert judge(silent, Limits.of(failover)) == expected
 
 
 async def test_a_silent_member_is_declared_dead_once() -> None:
