@@ -28,6 +28,7 @@ __all__ = [
     "REST_PORT",
     "SETTINGS_FILE",
     "SETTINGS_VERSION",
+    "Checkpoints",
     "Failover",
     "Hub",
     "Identity",
@@ -156,6 +157,21 @@ class Runtime(_Model, frozen=True, kw_only=True):
     kernels: tuple[str, ...] = ()
 
 
+class Checkpoints(_Model, frozen=True, kw_only=True):
+    """What agents keep of themselves and of tasks that take long."""
+
+    #: How often a kernel that asks `ctx.due()` is told to keep where it is.
+    interval: Seconds = 0.25
+    #: The largest value that is kept for a task.
+    max_bytes: Bytes = 64 << 20
+    #: What all tasks of a node may keep in shared memory.
+    node_bytes: Bytes = 512 << 20
+    #: How far copies on a volume may lag behind, if the swarm has one.
+    volume_interval: Seconds = 1.0
+    #: What may lie on the volume.
+    volume_bytes: Bytes = 1 << 30
+
+
 class Settings(_Model, frozen=True, kw_only=True):
     """Everything that all agents of a swarm share."""
 
@@ -172,6 +188,7 @@ class Settings(_Model, frozen=True, kw_only=True):
     failover: Failover = Failover()
     sensing: Sensing = Sensing()
     runtime: Runtime = Runtime()
+    checkpoints: Checkpoints = Checkpoints()
 
 
 class Identity(_Model, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ from swarm_agents.errors import (
     VersionMismatch,
     WrongKey,
 )
+from swarm_agents.retry import Retry
 
 __all__ = [
     "AsyncSwarm",
@@ -48,6 +49,7 @@ __all__ = [
     "PayloadError",
     "PayloadTooLarge",
     "Priority",
+    "Retry",
     "Swarm",
     "SwarmError",
     "SwarmFull",

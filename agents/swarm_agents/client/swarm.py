@@ -11,12 +11,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from swarm_agents.client.connection import Connection, resolve
 from swarm_agents.client.session import Session
 from swarm_agents.client.task import SwarmFuture
 from swarm_agents.config import Priority
+from swarm_agents.retry import KEYWORD, Retry
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["Swarm"]
 
@@ -54,6 +60,7 @@ class Swarm(Executor):
         public_key: str | None = None,
         secret_key: str | None = None,
         token: str | None = None,
+        copy: bool = True,
     ) -> Self:
         """Connects.
 
@@ -67,6 +74,8 @@ class Swarm(Executor):
             public_key: the clients' CURVE public key.
             secret_key: the clients' CURVE secret key.
             token: bearer token of the REST interface, for an `http://` URL.
+            copy: False: through shared memory, arrays of results are shown where they lie, read-only; their room is free
+                again when the program has let them go, and until then it is missing to everybody on the node.
 
         Raises:
             Unreachable: nothing answers, or nothing says where the swarm is.
@@ -74,12 +83,37 @@ class Swarm(Executor):
             VersionMismatch: the swarm speaks another version of the protocol.
         """
         connection = resolve(target, server_key=server_key, public_key=public_key, secret_key=secret_key, token=token)
-        return cls(Session(connection, timeout=timeout, retry_window=retry_window))
+        return cls(Session(connection, timeout=timeout, retry_window=retry_window, copy=copy))
 
     def __repr__(self) -> str:
         """Names the endpoint, and no secrets."""
         state = "closed" if self._session.closed else self._session.endpoint or "reconnecting"
         return f"<Swarm {state}, {self._session.pending} pending>"
+
+    # -- arrays
+
+    def put(self, array: Any) -> np.ndarray[Any, Any]:
+        """Copies an array to where tasks find it most cheaply, once, for any number of them; the copy is read-only.
+
+        Through shared memory this is the node's arena: tasks that get the returned array, or a view of it (a slice, a
+        transpose), are given that very memory. It is freed when neither the program nor a task refers to it any more.
+        Through a hub it is a copy in the client's own memory, which is sent with each task.
+
+        Raises:
+            SwarmFull: the arena had no room for it for 10 seconds.
+            PayloadTooLarge: it is larger than the arena.
+            PayloadError: its dtype holds Python objects.
+        """
+        return self._session.put(array)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray[Any, Any]:
+        """As `put`, for an array that the program is going to write: its contents are arbitrary. Once it has been
+        submitted it is read-only, for others look at that very memory; so must be views that were made of it before.
+
+        Raises:
+            SwarmFull, PayloadTooLarge, PayloadError: as `put`.
+        """
+        return self._session.empty(shape, dtype)
 
     # -- tasks
 
@@ -91,6 +125,7 @@ class Swarm(Executor):
         priority: Priority | str = Priority.NORMAL,
         deadline: float | timedelta | datetime | None = None,
         timeout: float | None = None,
+        retry: Retry | None = None,
         **kwargs: Any,
     ) -> SwarmFuture:
         """Submits a task.
@@ -101,6 +136,7 @@ class Swarm(Executor):
             priority: critical, high, normal or bulk.
             deadline: when the answer is of no use any more: seconds from now, a `timedelta`, or an aware `datetime`.
             timeout: seconds to wait while the swarm is full; None: as long as it takes, 0: not at all.
+            retry: how often it is begun, and when again, where it shall be otherwise than its kernel says.
             **kwargs: its keyword arguments.
 
         Returns:
@@ -112,6 +148,8 @@ class Swarm(Executor):
             PayloadTooLarge: the arguments are larger than the swarm takes.
             ConnectionLost: the connection is broken and has not come back within `timeout`, or the client is closed.
         """
+        if retry is not None:
+            kwargs[KEYWORD] = msgspec.to_builtins(retry)
         return self._session.submit(
             kernel if type(kernel) is str else _name(kernel),
             args,

@@ -8,6 +8,7 @@ Invariants:
 - Whatever a kernel raises, `SystemExit` included, is the submitter's to hear, with its traceback; the agent goes on.
 - Nothing but the main thread runs kernels (Numba's `workqueue` layer wants that), and no lock or log line is on the way
   of a task that goes well: it costs a lookup, a clock reading and a few additions.
+- What is to be known of retries is looked at only for a task that has been begun before, or says something of its own.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from swarm_agents.compute import registry
 from swarm_agents.compute.context import Context
+from swarm_agents.compute.retries import Waiting
 from swarm_agents.config import Identity, Role, Settings
-from swarm_agents.errors import DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled
+from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost
+from swarm_agents.retry import KEYWORD, Retry, pause
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.scoreboard import RESULTS
+from swarm_agents.runtime.store import task_key
 
 if TYPE_CHECKING:
     from swarm_agents.shm.board import Claim, Worker
@@ -33,6 +39,8 @@ __all__ = ["ComputeAgent"]
 #: How long the agent waits for a task before it looks at what is asked of it (seconds).
 _LOOK = 0.05
 _OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _FENCED, _HANDED_BACK = range(len(RESULTS))
+#: Not a result: the task stays in hand, to be begun later.
+_LATER = -1
 
 
 class ComputeAgent(AgentBase):
@@ -47,6 +55,9 @@ class ComputeAgent(AgentBase):
         self._kernels: dict[int, registry.Kernel] = {}
         self._worker: Worker | None = None
         self._claim: Claim | None = None
+        #: The context of the task in hand, if its kernel takes one.
+        self._ctx: Context | None = None
+        self._waiting = Waiting(self._give_back)
         #: Counts the looks at what is asked of the agent.
         self._looks = 0
 
@@ -67,19 +78,23 @@ class ComputeAgent(AgentBase):
         context = self.context
         assert context.member is not None
         worker = self._worker = context.board.worker(context.member)
+        waiting = self._waiting
+        waiting.give_up(hand_back=False)  # what the epoch before had in hand
         while True:
             self._looks += 1
             if not context.may_claim:
+                waiting.give_up(hand_back=True)
                 if context.leaving:
                     return
                 context.report_idle()
                 self._changed.wait(_LOOK)
                 self._changed.clear()
                 continue
-            claim = worker.claim(_LOOK)
+            due = waiting.take() if waiting else None
+            claim = due or worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
             if claim is not None:
                 self._claim = claim
-                self._work(worker, claim)
+                self._work(worker, claim, waited=due is not None)
                 self._claim = claim = None
 
     def drain(self) -> None:
@@ -91,25 +106,31 @@ class ComputeAgent(AgentBase):
     def abandon(self) -> None:
         """Hands the task back that is still running; its kernel is cut off when the process ends."""
         claim, worker = self._claim, self._worker
+        self._waiting.give_up(hand_back=True)
         if claim is not None and worker is not None:
             worker.hand_back(claim, begun=False)  # being stopped is not the task's fault
             self.context.log.info("handed back", task=_name(claim), kernel=claim.kernel)
 
     # -- one task
 
-    def _work(self, worker: Worker, claim: Claim) -> None:
+    def _work(self, worker: Worker, claim: Claim, *, waited: bool = False) -> None:
         scores = self.context.scoreboard
-        begun = claim.claimed_ns
+        begun = time.monotonic_ns() if waited else claim.claimed_ns
         scores.begin(begun)
         result = _FENCED
         try:
-            result = self._answer(worker, claim)
+            result = self._answer(worker, claim, waited)
         finally:
-            scores.end(result, claim.lane, time.monotonic_ns() - begun)
+            if self._ctx is not None:
+                self._put_away(result)
+            if result == _LATER:
+                scores.set_running(scores.running - 1)
+            else:
+                scores.end(result, claim.lane, time.monotonic_ns() - begun)
         if result == _FENCED:
             self.context.log.warning("a late answer was refused: the task is another agent's now", task=_name(claim))
 
-    def _answer(self, worker: Worker, claim: Claim) -> int:
+    def _answer(self, worker: Worker, claim: Claim, waited: bool) -> int:
         """Computes and commits; returns the index of the result."""
         try:
             kernel = self._kernels.get(claim.kernel_number)
@@ -117,15 +138,25 @@ class ComputeAgent(AgentBase):
                 kernel = registry.get(claim.kernel, self.context.settings.runtime.kernels)
                 self._kernels[claim.kernel_number] = kernel
             args, kwargs = claim.arguments()
+            retry = kernel.retry
+            if kwargs and KEYWORD in kwargs:
+                retry, kwargs = _asked(kwargs, retry)
         except SwarmError as error:
             return self._fail(worker, claim, error, _REFUSED)
+        if claim.attempt > 1 or kernel.deadline is not None:
+            result = self._begin_again(worker, claim, kernel, retry, waited)
+            if result is not None:
+                return result
+        ctx = self._ctx = self._context_for(claim, kernel) if kernel.signature.takes_context else None
         try:
-            value = kernel.run(args, kwargs, ctx=Context(claim.cancelled) if kernel.signature.takes_context else None)
+            value = kernel.run(args, kwargs, ctx=ctx)
         except TaskCancelled as error:
             return self._fail(worker, claim, error, _CANCELLED)
         except DeadlineExceeded as error:
             return self._fail(worker, claim, error, _EXPIRED)
         except BaseException as error:
+            if retry is not None and retry.again_after(error):
+                return self._try_again(worker, claim, error, retry)
             result = _REFUSED if isinstance(error, SwarmError) else _ERROR
             return self._fail(worker, claim, error, result)
         try:
@@ -143,6 +174,109 @@ class ComputeAgent(AgentBase):
         except SwarmFull:
             # Not even room for an error: another agent, or this one, later.
             return _HANDED_BACK if worker.hand_back(claim) else _FENCED
+
+    # -- checkpoints
+
+    def _context_for(self, claim: Claim, kernel: registry.Kernel) -> Context:
+        """What the kernel may ask of its surroundings."""
+        return Context(
+            claim.cancelled,
+            keep=lambda: self.context.store.keeper(
+                task_key(claim.task_id, claim.kernel), lambda: not claim.cancelled(), fresh=claim.attempt > 1
+            ),
+            deadline=_deadline(claim, kernel),
+            interval=self.context.settings.checkpoints.interval,
+            attempt=claim.attempt,
+            memory=self._worker.array if self._worker is not None else None,
+        )
+
+    def _put_away(self, result: int) -> None:
+        """The task has ended, or is another's: its checkpoints go, or are left to that one."""
+        ctx, self._ctx = self._ctx, None
+        keeper = ctx.keeper if ctx is not None else None
+        if keeper is None:
+            return
+        try:
+            if result in (_FENCED, _HANDED_BACK):
+                keeper.release()
+            else:
+                keeper.done()
+        except OSError as error:
+            self.context.log.warning("a checkpoint could not be put away", reason=str(error))
+
+    # -- retries
+
+    def _begin_again(
+        self, worker: Worker, claim: Claim, kernel: registry.Kernel, retry: Retry | None, waited: bool
+    ) -> int | None:
+        """Whether a task that was begun before is begun once more, and when: its result if not, None if it is now."""
+        deadline = _deadline(claim, kernel)
+        if deadline is not None and time.monotonic() > deadline:
+            text = f"the deadline of {kernel.name} passed before it was begun"
+            return self._fail(worker, claim, DeadlineExceeded(text), _EXPIRED)
+        if claim.attempt == 1:
+            return None
+        if claim.cancelled():
+            error = TaskCancelled(f"{kernel.name} was cancelled before it was begun again")
+            return self._fail(worker, claim, error, _CANCELLED)
+        if retry is None:
+            return None
+        most = retry.attempts
+        if most is not None and claim.attempt > most:
+            text = f"its agents died over {most} attempts, and {kernel.name} has no more"
+            self._set_aside(claim, most, text)
+            return self._fail(worker, claim, TaskLost(f"{text}: look in the agents' logs for what kills them"), _ERROR)
+        seconds = 0.0 if waited else pause(retry.backoff, claim.attempt)
+        return _LATER if seconds and self._waiting.add(claim, seconds) else None
+
+    def _try_again(self, worker: Worker, claim: Claim, error: BaseException, retry: Retry) -> int:
+        """After an error that may not come again."""
+        most = self.context.board.max_attempts if retry.attempts is None else retry.attempts
+        if claim.attempt >= most:
+            self._set_aside(claim, claim.attempt, f"its last attempt ended with {type(error).__name__}: {error}")
+            return self._fail(worker, claim, error, _ERROR)
+        self.context.log.info(
+            "a kernel raised, the task is begun again",
+            task=_name(claim),
+            kernel=claim.kernel,
+            attempt=claim.attempt,
+            attempts=most,
+            error=f"{type(error).__name__}: {error}",
+        )
+        return _HANDED_BACK if worker.hand_back(claim) else _FENCED
+
+    def _set_aside(self, claim: Claim, attempts: int, reason: str) -> None:
+        from swarm_agents.runtime.ledger import note_set_aside
+
+        note_set_aside(self.context.board.directory, _name(claim), claim.kernel, attempts, reason)
+        self.context.log.error("a task is set aside", task=_name(claim), kernel=claim.kernel, reason=reason)
+
+    def _give_back(self, claim: Claim) -> None:
+        if self._worker is not None:
+            self._worker.hand_back(claim, begun=False)
+
+
+def _asked(kwargs: dict[str, Any], default: Retry | None) -> tuple[Retry, dict[str, Any]]:
+    """What the submitter says of retries, over what the kernel says; and the arguments without it.
+
+    Raises:
+        BadArguments: it can't be read.
+    """
+    try:
+        asked = msgspec.convert(kwargs[KEYWORD], Retry)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise BadArguments(f"retry can't be read: {error}") from error
+    return asked.over(default), {name: value for name, value in kwargs.items() if name != KEYWORD}
+
+
+def _deadline(claim: Claim, kernel: registry.Kernel) -> float | None:
+    """The nearer of the task's deadline and its kernel's, on the monotonic clock."""
+    ends = []
+    if claim.deadline is not None:
+        ends.append(time.monotonic() + claim.deadline - time.time())
+    if kernel.deadline is not None:
+        ends.append((claim.claimed_ns - claim.queued_ns) * 1e-9 + kernel.deadline)
+    return min(ends, default=None)
 
 
 def _kernels_traceback(error: BaseException) -> str:

@@ -36,6 +36,7 @@ import numpy as np
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.signature import Signature
 from swarm_agents.errors import UnknownKernel
+from swarm_agents.retry import Retry
 
 __all__ = ["Call", "Implementation", "Kernel", "call", "get", "kernel", "load", "names", "warm"]
 
@@ -85,6 +86,10 @@ class Kernel:
         self.implementations: dict[str, Implementation] = {REFERENCE: Implementation(REFERENCE, reference)}
         #: Makes random arguments that fit; None for kernels whose effect is not a value.
         self.sample: Callable[[np.random.Generator], Call] | None = None
+        #: How often its tasks are begun, and when again; None: as the swarm's settings say.
+        self.retry: Retry | None = None
+        #: Seconds from a task's submission after which its answer is of no use; None: as long as it takes.
+        self.deadline: float | None = None
         self._chosen = self.implementations[REFERENCE]
         self.__doc__ = reference.__doc__
         self.__module__ = reference.__module__
@@ -164,21 +169,41 @@ class Kernel:
         return add
 
 
-def kernel(name: str) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(
+    name: str,
+    *,
+    retry: Retry | None = None,
+    attempts: int | None = None,
+    backoff: float | None = None,
+    retry_on: Sequence[str | type[BaseException]] | None = None,
+    deadline: float | None = None,
+) -> Callable[[Callable[..., Any]], Kernel]:
     """Registers a NumPy function as the kernel `name`, as in `@kernel("risk.monte_carlo")`.
 
+    Args:
+        name: dotted, in lower case.
+        retry: how often its tasks are begun, and when again; or said one by one:
+        attempts, backoff, retry_on: see `swarm_agents.retry.Retry`.
+        deadline: seconds from a task's submission after which its answer is of no use. What has not been begun by then
+            is not, and what runs is ended at its next `ctx.check()` or `ctx.checkpoint()`.
+
     Raises:
-        ValueError: not a dotted name in lower case, or another function has the name.
+        ValueError: not a dotted name in lower case, or another function has the name, or an option is out of range.
         TypeError: a parameter without a type that calls can be checked against.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a kernel: use lower case and a dot, such as 'team.price'")
+    if deadline is not None and deadline <= 0:
+        raise ValueError(f"deadline={deadline}: expected seconds above 0")
+    if attempts is not None or backoff is not None or retry_on is not None:
+        retry = Retry(attempts, backoff, None if retry_on is None else tuple(retry_on)).over(retry)
 
     def register(function: Callable[..., Any]) -> Kernel:
         known = _kernels.get(name)
         if known is not None and known.reference.__module__ != function.__module__:
             raise ValueError(f"kernel {name!r} is registered by {known.reference.__module__} already")
         made = Kernel(name, function)
+        made.retry, made.deadline = retry, deadline
         _kernels[name] = made
         return made
 

@@ -18,6 +18,7 @@ from swarm_agents.runtime.scoreboard import AgentState, Scoreboard
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.cores import Cores
+    from swarm_agents.runtime.store import Store
     from swarm_agents.shm.board import Board, Member
 
 __all__ = ["AgentContext"]
@@ -48,6 +49,7 @@ class AgentContext:
         #: The board has another epoch for this agent: drop everything, return from `run`.
         self.fenced = False
         self._wakers: list[Callable[[], None]] = []
+        self._store: Store | None = None
         self._announce: Callable[[], None] = lambda: None
 
     @property
@@ -59,6 +61,42 @@ class AgentContext:
     def leaving(self) -> bool:
         """Whether `run` should return as soon as nothing is in hand."""
         return self.stopping or self.fenced
+
+    @property
+    def store(self) -> Store:
+        """What is kept for this agent and its tasks; made when it is asked for first, and anew in another place."""
+        from swarm_agents.runtime.store import Store
+        from swarm_agents.runtime.volume import Volume
+
+        place = (self.member.index, self.member.epoch) if self.member is not None else (0, 0)
+        store = self._store
+        if store is None:
+            volume, limits = None, self.settings.checkpoints
+            if self.identity.state_dir is not None:
+                try:
+                    volume = Volume(self.identity.state_dir / f"swarm-{self.identity.uid}", limits, log=self.log)
+                except OSError as error:
+                    self.log.error("the volume for durable state can't be used", reason=str(error))
+            store = self._store = Store(
+                self.board.directory, limits, owner=self.identity.pod, place=place, log=self.log, volume=volume
+            )
+        elif store.place != place:
+            store.close()
+            store.place = place
+        return store
+
+    @property
+    def holds_place(self) -> bool:
+        """Whether the agent's place on the board is its own at this moment."""
+        from swarm_agents.shm.layout import M_ALIVE
+        from swarm_agents.shm.members import record_at, word_at
+
+        member = self.member
+        if member is None or self.fenced:
+            return False
+        board = self.board
+        state, _, epoch = word_at(board.mapping, record_at(board.words, member.index))
+        return state == M_ALIVE and epoch == member.epoch
 
     def on_wake(self, waker: Callable[[], None]) -> None:
         """Has `waker` called, on another thread, whenever something here has changed. It must not block."""

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.kernels.risk.tail import tail_measures, tail_size, worst_losses
-from swarm_agents.compute.kernels.risk.types import Decay, Floats, Level, Model, Returns, Weights, revalue
+from swarm_agents.compute.kernels.risk.types import (
+    Decay,
+    Floats,
+    Level,
+    Model,
+    Returns,
+    Weights,
+    keep_rows,
+    resume_rows,
+    revalue,
+)
 from swarm_agents.compute.kernels.risk.volatility import COMPILED, NUMPY, Recursions, filtered
 from swarm_agents.compute.registry import Call, call, kernel
 from swarm_agents.compute.signature import Between, Dims, Finite
@@ -44,8 +54,12 @@ def _backtest_window(
     var, es = np.empty(days), np.empty(days)
     parameters: Floats | None = None
     kept = math.floor(tail_size(window, level)) + 1
-    for day in range(days):
-        ctx.check()
+    done = resume_rows(ctx, var, es)
+    if done % refit:  # the fit that is in force: made again, it comes out the same
+        last = done - done % refit
+        parameters = filtered(recursions, returns[last : last + window], model, decay).parameters
+    for day in range(done, days):
+        keep_rows(ctx, day, var, es)
         known = returns[day : day + window]
         f = filtered(recursions, known, model, decay, parameters if day % refit else None)
         parameters = f.parameters

@@ -15,7 +15,7 @@ import numpy as np
 
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.kernels.risk.tail import tail_measures, tail_size, worst_losses
-from swarm_agents.compute.kernels.risk.types import Level, Losses, Seed, philox
+from swarm_agents.compute.kernels.risk.types import Level, Losses, Seed, keep_rows, philox, resume_rows
 from swarm_agents.compute.registry import Call, call, kernel
 from swarm_agents.compute.signature import Between
 
@@ -42,8 +42,8 @@ def bootstrap(
     n = len(profits)
     kept = math.floor(tail_size(n, level)) + 1
     var, es = np.empty(resamples), np.empty(resamples)
-    for i in range(resamples):
-        ctx.check()
+    for i in range(resume_rows(ctx, var, es), resamples):
+        keep_rows(ctx, i, var, es)
         rng = philox(seed, _STREAM, chunk * resamples + i)
         resample = profits[rng.integers(0, n, n, dtype=np.int64)]
         var[i], es[i] = tail_measures(worst_losses(resample, kept), n, level)

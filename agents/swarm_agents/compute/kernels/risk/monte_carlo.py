@@ -30,7 +30,9 @@ from swarm_agents.compute.kernels.risk.types import (
     Returns,
     Seed,
     Weights,
+    keep_rows,
     philox,
+    resume_rows,
 )
 from swarm_agents.compute.kernels.risk.volatility import COMPILED, NUMPY, Recursions, filtered
 from swarm_agents.compute.registry import Call, call, kernel
@@ -57,9 +59,10 @@ def _monte_carlo(recursions: Recursions, returns: Floats, weights: Floats, o: di
     dof = None if o["shocks"] == "normal" else o["dof"] or _degrees_of_freedom(f.residuals)
     profits = np.empty(paths)
     blocks = -(-paths // BLOCK)
-    for block in range(blocks):
-        ctx.check()
+    done = resume_rows(ctx, profits) // BLOCK
+    for block in range(done, blocks):
         begin = block * BLOCK
+        keep_rows(ctx, begin, profits)
         piece = profits[begin : begin + BLOCK]
         _block(piece, philox(o["seed"], _STREAM, chunk * blocks + block), root, sigma, weights, dof)
     scale = math.sqrt(float(np.sum((root.T * (sigma * weights)).sum(axis=1) ** 2)))

@@ -1,4 +1,4 @@
-"""The types that risk kernels share: what their arguments may be, and the portfolio's revaluation."""
+"""What risk kernels share: what their arguments may be, the portfolio's revaluation, numbers, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm_agents.compute.context import Context
 from swarm_agents.compute.signature import Between, Dims, Finite
+from swarm_agents.errors import PayloadTooLarge
 
-__all__ = ["Decay", "Floats", "Level", "Losses", "Model", "Paths", "Returns", "Seed", "Weights", "philox", "revalue"]
+__all__ = [
+    "Decay",
+    "Floats",
+    "Level",
+    "Losses",
+    "Model",
+    "Paths",
+    "Returns",
+    "Seed",
+    "Weights",
+    "keep_rows",
+    "philox",
+    "resume_rows",
+    "revalue",
+]
 
 Floats = NDArray[np.float64]
 #: Log returns, [day, factor].
@@ -43,3 +59,34 @@ def philox(seed: int, stream: int, number: int) -> np.random.Generator:
         key=np.array([seed, stream], np.uint64), counter=np.array([0, 0, number, 0], np.uint64)
     )
     return np.random.Generator(bits)
+
+
+def keep_rows(ctx: Context, done: int, *arrays: Floats) -> None:
+    """Between two steps of a loop that fills arrays row by row: keeps the rows that are filled, if it is time to.
+
+    Raises:
+        TaskCancelled, DeadlineExceeded: as `ctx.check`.
+    """
+    if done and ctx.due():
+        try:
+            ctx.checkpoint({"done": done, "rows": [array[:done] for array in arrays]})
+        except PayloadTooLarge:
+            pass  # such a task begins at the beginning again
+    else:
+        ctx.check()
+
+
+def resume_rows(ctx: Context, *arrays: Floats) -> int:
+    """Fills in the rows that an earlier attempt has kept; how many there are."""
+    kept = ctx.resume()
+    match kept:
+        case {"done": int() as done, "rows": [*rows]}:
+            fits = len(rows) == len(arrays) and all(
+                row.shape == (done, *array.shape[1:]) and row.dtype == array.dtype and done <= len(array)
+                for row, array in zip(rows, arrays, strict=True)
+            )
+            if fits:
+                for row, array in zip(rows, arrays, strict=True):
+                    array[:done] = row
+                return done
+    return 0
