@@ -19,6 +19,9 @@ __all__ = [
     "PayloadError",
     "PayloadTooLarge",
     "PortInUse",
+    "RingFull",
+    "RingInUse",
+    "RingMismatch",
     "SharedMemoryFull",
     "StaleReference",
     "SwarmError",
@@ -69,6 +72,18 @@ class StaleReference(PayloadError, LookupError):
 
 class SwarmFull(SwarmError, BlockingIOError):
     """The swarm pushes back: its lanes or its arena are full. Wait for results, or submit with a timeout."""
+
+
+class RingFull(SwarmFull):
+    """A ring has no room: its receiver is slower than its senders, or gone."""
+
+
+class RingInUse(SwarmError):
+    """A ring or topic has a living sender or receiver in this place already: wait for it, or take its place."""
+
+
+class RingMismatch(SwarmError):
+    """A ring's file has another magic, version, geometry or owner than this program expects, or was truncated."""
 
 
 class SharedMemoryFull(SwarmError, MemoryError):

@@ -44,6 +44,7 @@ __all__ = [
     "BOARD_FILE",
     "LifeLock",
     "Mapping",
+    "allocate",
     "any_alive",
     "create",
     "exclusive",
@@ -169,7 +170,7 @@ def create(directory: Path, geometry: Geometry, swarm_uid: str, initialise: obje
     path = directory / f"{BOARD_FILE}.new{os.getpid()}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        _allocate(descriptor, size, directory)
+        allocate(descriptor, size, directory)
         mapping = Mapping(descriptor, size)
         uid = swarm_uid.encode()[:UID_MAX]
         words[H_CREATED] = now_ns
@@ -191,7 +192,7 @@ def create(directory: Path, geometry: Geometry, swarm_uid: str, initialise: obje
         os.close(descriptor)
 
 
-def _allocate(descriptor: int, size: int, directory: Path) -> None:
+def allocate(descriptor: int, size: int, directory: Path) -> None:
     """Gives the file its blocks, so that no write to it can fail later."""
     room = os.statvfs(directory)
     free = room.f_bavail * room.f_frsize
@@ -230,10 +231,13 @@ def remove(directory: Path) -> None:
 
 
 class LifeLock:
-    """This process's claim to be a member: held until `release`, or until the process dies."""
+    """This process's claim to be a member: held until `release`, or until the process dies.
 
-    def __init__(self, directory: Path, index: int) -> None:
-        self._descriptor = os.open(directory / BOARD_FILE, os.O_RDWR | os.O_CLOEXEC)
+    Of the board in a directory, or of a file that has life locks of its own.
+    """
+
+    def __init__(self, path: Path, index: int) -> None:
+        self._descriptor = os.open(path / BOARD_FILE if path.is_dir() else path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.fcntl(self._descriptor, _F_OFD_SETLK, _flock(fcntl.F_WRLCK, index))
         except OSError:
@@ -267,9 +271,9 @@ def is_alive(descriptor: int, index: int) -> bool:
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
-def any_alive(descriptor: int, places: int) -> bool:
-    """Whether anybody at all has joined and lives."""
-    answer = fcntl.fcntl(descriptor, _F_OFD_GETLK, _flock(fcntl.F_WRLCK, 0, places))
+def any_alive(descriptor: int, places: int, first: int = 0) -> bool:
+    """Whether anybody at all has joined and lives, of those with these indices."""
+    answer = fcntl.fcntl(descriptor, _F_OFD_GETLK, _flock(fcntl.F_WRLCK, first, places))
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
