@@ -9,6 +9,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
+ROUNDS ?= 5
+ROWS ?=
+WRAP ?=
 
 .PHONY: help
 help: ## List the commands
@@ -44,6 +49,17 @@ test-unit: $(READY) ## Run the tests that start no cluster
 test-integration: $(READY) ## Run the operator's and cluster's tests; on a real cluster with SWARM_TEST_KUBECONFIG=path
 	@$(BIN)/pytest tests/integration/cluster tests/integration/operator $(PYTEST_ARGS)
 
+# The peers have an environment of their own: what they pin must not decide what we develop with. One that has no wheel
+# for this machine is left out, and its rows say so.
+$(BENCH_READY): pyproject.toml tests/benchmarks/environment.py $(READY)
+	@echo "Installing agentswarm and the peers it is measured against into $(BENCH)"
+	@$(BIN)/python tests/benchmarks/environment.py $(BENCH)
+	@touch $@
+
+.PHONY: bench-transport
+bench-transport: $(BENCH_READY) ## Measure the data plane against its peers; ROWS=name,name and ROUNDS=5 for less
+	@$(BENCH)/bin/python tests/benchmarks/transport/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --wrap '$(WRAP)'
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and the layers' import rules
 	@$(BIN)/ruff check .
@@ -74,4 +90,4 @@ verify: ## Generate again, and fail if the tree changed
 
 .PHONY: clean
 clean: ## Remove .venv, build/ and the caches of tools
-	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,7 @@ from typing import Any
 from pairs import cores, pin
 from pods import node
 
-__all__ = ["map_per_s", "task_rtt", "tasks_per_s"]
+__all__ = ["map_per_s", "task_rtt", "tasks", "tasks_per_s"]
 
 _KERNEL = "core.noop"
 
@@ -34,35 +34,57 @@ def _client() -> Iterator[Any]:
             yield swarm
 
 
+def _rtt(swarm: Any, count: int) -> float:
+    began = time.perf_counter()
+    for _ in range(count):
+        swarm.submit(_KERNEL).result()
+    return (time.perf_counter() - began) / count
+
+
+def _per_s(swarm: Any, count: int) -> float:
+    for future in [swarm.submit(_KERNEL) for _ in range(count // 10)]:
+        future.result()
+    began = time.perf_counter()
+    for future in [swarm.submit(_KERNEL) for _ in range(count)]:
+        future.result()
+    return count / (time.perf_counter() - began)
+
+
+def _map_per_s(swarm: Any, count: int) -> float:
+    for _ in swarm.map("core.echo", range(count // 10)):
+        pass
+    began = time.perf_counter()
+    for _ in swarm.map("core.echo", range(count)):
+        pass
+    return count / (time.perf_counter() - began)
+
+
 def task_rtt(count: int = 20_000) -> float:
     """Seconds from a task's submission to its answer, one after the other."""
     with _client() as swarm:
-        began = time.perf_counter()
-        for _ in range(count):
-            swarm.submit(_KERNEL).result()
-        return (time.perf_counter() - began) / count
+        return _rtt(swarm, count)
 
 
 def tasks_per_s(count: int = 50_000) -> float:
     """Tasks a second when all are submitted before the first answer is asked for."""
     with _client() as swarm:
-        for future in [swarm.submit(_KERNEL) for _ in range(count // 10)]:
-            future.result()
-        began = time.perf_counter()
-        for future in [swarm.submit(_KERNEL) for _ in range(count)]:
-            future.result()
-        return count / (time.perf_counter() - began)
+        return _per_s(swarm, count)
 
 
 def map_per_s(count: int = 50_000) -> float:
-    """The same through `Swarm.map` of `core.echo`, with a bounded window."""
+    """Values a second of `Swarm.map`, which keeps a bounded window of tasks underway."""
     with _client() as swarm:
-        for _ in swarm.map("core.echo", range(count // 10)):
-            pass
-        began = time.perf_counter()
-        for _ in swarm.map("core.echo", range(count)):
-            pass
-        return count / (time.perf_counter() - began)
+        return _map_per_s(swarm, count)
+
+
+def tasks() -> dict[str, float]:
+    """The three of them with one agent and one client."""
+    with _client() as swarm:
+        return {
+            "rtt": _rtt(swarm, 20_000),
+            "per_s": _per_s(swarm, 50_000),
+            "map_per_s": _map_per_s(swarm, 50_000),
+        }
 
 
 if __name__ == "__main__":

@@ -205,7 +205,8 @@ def c11_latency(rounds: int = 1_000_000) -> float:
 # Ray and Dask -----------------------------------------------------------------------------------------------------
 
 
-def _ray() -> Any:
+def ray_tasks(calls: int = 1_000, tasks: int = 3_000) -> dict[str, float]:
+    """`actor_rtt`: seconds of a synchronous call of an actor; `per_s`: tasks a second, gathered together."""
     import logging
 
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -213,13 +214,16 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    return ray
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, _temp_dir=folder
+        )
+        figures = {"actor_rtt": _ray_actor_rtt(ray, calls), "per_s": _ray_tasks_per_s(ray, tasks)}
+        ray.shutdown()
+    return figures
 
 
-def ray_actor_rtt(count: int = 1_000) -> float:
-    ray = _ray()
-
+def _ray_actor_rtt(ray: Any, count: int) -> float:
     @ray.remote
     class Actor:
         def noop(self) -> None:
@@ -232,13 +236,11 @@ def ray_actor_rtt(count: int = 1_000) -> float:
     for _ in range(count):
         ray.get(actor.noop.remote())
     seconds = (time.perf_counter() - began) / count
-    ray.shutdown()
+    ray.kill(actor)
     return seconds
 
 
-def ray_tasks_per_s(count: int = 3_000) -> float:
-    ray = _ray()
-
+def _ray_tasks_per_s(ray: Any, count: int) -> float:
     @ray.remote
     def noop() -> None:
         return None
@@ -246,9 +248,7 @@ def ray_tasks_per_s(count: int = 3_000) -> float:
     ray.get([noop.remote() for _ in range(count // 10)])
     began = time.perf_counter()
     ray.get([noop.remote() for _ in range(count)])
-    rate = count / (time.perf_counter() - began)
-    ray.shutdown()
-    return rate
+    return count / (time.perf_counter() - began)
 
 
 def _noop(_: int) -> None:

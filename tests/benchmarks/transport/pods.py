@@ -23,6 +23,8 @@ from pathlib import Path
 
 from pairs import cores
 
+from swarm_agents.config import SETTINGS_FILE, Settings, Transport, board_directory, encode_settings
+
 __all__ = ["Node", "Pod", "node", "use_cache"]
 
 _PROGRAM = "import sys; from swarm_agents.runtime.main import main; sys.exit(main())"
@@ -80,10 +82,8 @@ class Pod:
 class Node:
     """A node of its own: settings, keys, a board's directory, and the pods that were started on it."""
 
-    def __init__(self, root: Path, shared: Path, cache: Path) -> None:
+    def __init__(self, root: Path, shared: Path, cache: Path, transport: Transport) -> None:
         import zmq
-
-        from swarm_agents.config import SETTINGS_FILE, Settings, board_directory, encode_settings
 
         self._root, self._shared, self._cache = root, shared, cache
         self.board = board_directory(shared, _UID)
@@ -92,7 +92,7 @@ class Node:
         self._network = f"127.{100 + os.getpid() // 250 % 100}.{os.getpid() % 250 + 1}"
         (root / "config").mkdir()
         (root / "keys").mkdir()
-        self.settings = Settings(swarm="bench", namespace="default", uid=_UID, generation=1)
+        self.settings = Settings(swarm="bench", namespace="default", uid=_UID, generation=1, transport=transport)
         (root / "config" / SETTINGS_FILE).write_bytes(encode_settings(self.settings))
         (root / "keys" / "token").write_text("token-of-a-benchmark\n")
         for name in ("hub", "client"):
@@ -143,14 +143,14 @@ class Node:
 
 
 @contextlib.contextmanager
-def node() -> Iterator[Node]:
-    """A node for one measurement; nothing of it is left."""
+def node(transport: Transport | None = None) -> Iterator[Node]:
+    """A node for one measurement, by default with the settings' defaults; nothing of it is left."""
     cache = use_cache()
     shared = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="agentswarm-bench-") as root:
         directory = Path(tempfile.mkdtemp(prefix="agentswarm-bench-", dir=shared))
         try:
-            with contextlib.closing(Node(Path(root), directory, cache)) as made:
+            with contextlib.closing(Node(Path(root), directory, cache, transport or Transport())) as made:
                 yield made
         finally:
             shutil.rmtree(directory, ignore_errors=True)
