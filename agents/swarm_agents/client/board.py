@@ -27,6 +27,8 @@ from swarm_agents.errors import BoardMismatch, ConnectionLost, Fenced, SwarmFull
 from swarm_agents.wire.report import describe_board
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from swarm_agents.client.connection import Connection
     from swarm_agents.shm.board import Answer, Ticket
 
@@ -42,6 +44,8 @@ _BURST = 16
 _NOBODY = 2.0
 _CHECK = 0.25
 _WAIT_STEP = 0.1
+#: How long a shared array waits for room in the arena (seconds).
+_ARRAY_PATIENCE = 10.0
 
 
 class BoardChannel(Channel):
@@ -59,6 +63,7 @@ class BoardChannel(Channel):
 
         self.endpoint = endpoint
         self._sink = sink
+        self._copy: bool = getattr(sink, "copy", True)
         self._elsewhere = bool(connection.hubs)
         directory = Path(endpoint.removeprefix("shm://"))
         until = time.monotonic() + timeout
@@ -166,6 +171,12 @@ class BoardChannel(Channel):
             self._callers -= 1
         return None if until is None else max(until - time.monotonic(), 0.0)
 
+    def put(self, array: Any) -> np.ndarray[Any, Any]:
+        return self._port.put(array, timeout=_ARRAY_PATIENCE)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        return self._port.array(shape, dtype, timeout=_ARRAY_PATIENCE)
+
     def info(self, timeout: float) -> dict[str, Any]:
         return {"hubs": []} | describe_board(self._board)
 
@@ -184,7 +195,7 @@ class BoardChannel(Channel):
         if not self._dispatch.acquire(False):
             return 0  # another thread is at it
         try:
-            answers = self._port.poll()
+            answers = self._port.poll(copy=self._copy)
         finally:
             self._dispatch.release()
         for answer in answers:

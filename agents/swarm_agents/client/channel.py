@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    import numpy as np
+
     from swarm_agents.client.task import Request, TaskId, TaskInfo
 
 __all__ = ["Channel", "Sink"]
@@ -58,6 +60,20 @@ class Channel(ABC):
     @abstractmethod
     def close(self) -> None:
         """Lets go of everything; any thread but the channel's own may call it, and twice."""
+
+    def put(self, array: Any) -> np.ndarray[Any, Any]:
+        """A read-only copy of an array, where tasks find it most cheaply; here in the client's own memory."""
+        import numpy as np
+
+        copy = np.array(array)
+        copy.setflags(write=False)
+        return copy
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """An array to write to, where tasks find it most cheaply."""
+        import numpy as np
+
+        return np.empty(shape, dtype)
 
     def drive(self, future: Future[Any], timeout: float | None) -> float | None:
         """Lets the caller, who waits for this future, work instead of waiting. Returns what is left of the time."""

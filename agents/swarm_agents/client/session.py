@@ -34,6 +34,8 @@ from swarm_agents.errors import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from swarm_agents.client.channel import Channel, Sink
     from swarm_agents.client.connection import Connection
 
@@ -53,7 +55,13 @@ class Session:
     """A client's side of the swarm; used by any number of threads."""
 
     def __init__(
-        self, connection: Connection, *, timeout: float, retry_window: float, opener: Opener | None = None
+        self,
+        connection: Connection,
+        *,
+        timeout: float,
+        retry_window: float,
+        opener: Opener | None = None,
+        copy: bool = True,
     ) -> None:
         """Opens the first endpoint that answers within `timeout` seconds.
 
@@ -61,6 +69,8 @@ class Session:
             Unreachable, WrongKey, VersionMismatch, BoardMismatch: why the last endpoint that was tried did not open.
         """
         self.connection = connection
+        #: Whether arrays of results are copied out of shared memory.
+        self.copy = copy
         self.number = secrets.randbits(63)
         self._numbers = itertools.count(1)
         self._retry_window = retry_window
@@ -162,6 +172,14 @@ class Session:
         """Lets a thread that waits for a future work for it; returns what is left of the timeout."""
         channel = self._channel
         return channel.drive(future, timeout) if channel is not None else timeout
+
+    def put(self, array: Any) -> np.ndarray[Any, Any]:
+        """A read-only copy of an array, where tasks of this connection find it most cheaply."""
+        return self._current(None).put(array)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """An array to write to, where tasks of this connection find it most cheaply."""
+        return self._current(None).empty(shape, dtype)
 
     def info(self, timeout: float) -> dict[str, Any]:
         """What the swarm says of itself."""
