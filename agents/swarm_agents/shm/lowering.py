@@ -23,7 +23,8 @@ if sys.byteorder != "little":
 _MACHINE = platform.machine()
 if _MACHINE not in ("x86_64", "aarch64"):
     raise ImportError(f"swarm_agents.shm runs on x86_64 and aarch64, this machine is {_MACHINE}")
-_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}[_MACHINE]
+#: The number of the futex system call, by architecture.
+SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _CLOCK_MONOTONIC = 1
 
@@ -201,7 +202,7 @@ def futex_wait(typingctx: Any, address: Any, expected: Any, timeout_ns: Any) -> 
         builder.store(builder.sdiv(args[2], billion), builder.gep(spec, [zero, zero]))
         builder.store(builder.srem(args[2], billion), builder.gep(spec, [zero, one]))
         wait = ir.Constant(_I64, _FUTEX_WAIT)
-        return _system_call(builder, _SYS_FUTEX, args[0], wait, args[1], builder.ptrtoint(spec, _I64))
+        return _system_call(builder, SYS_FUTEX[_MACHINE], args[0], wait, args[1], builder.ptrtoint(spec, _I64))
 
     return types.int64(types.int64, types.int64, types.int64), codegen
 
@@ -211,7 +212,7 @@ def futex_wake(typingctx: Any, address: Any, count: Any) -> Any:
     """FUTEX_WAKE."""
 
     def codegen(context: _Codegen, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return _system_call(builder, _SYS_FUTEX, args[0], ir.Constant(_I64, _FUTEX_WAKE), args[1])
+        return _system_call(builder, SYS_FUTEX[_MACHINE], args[0], ir.Constant(_I64, _FUTEX_WAKE), args[1])
 
     return types.int64(types.int64, types.int64), codegen
 
