@@ -7,6 +7,7 @@ is one reflector a kind and namespace; nodes are the cluster's in either mode.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -22,6 +23,9 @@ from swarm_operator.views import CHILD_KINDS, NodeView, ObjectView, PodView, Swa
 
 __all__ = ["Cache"]
 
+#: Removed nodes that are remembered: their pods are collected in a minute.
+_GONE_NODES = 1024
+
 
 class Cache:
     """What the operator knows of the cluster."""
@@ -33,7 +37,10 @@ class Cache:
         agents: Agents,
         memory: KeyMemory,
         clock: Callable[[], float],
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
+        self._gone_nodes: dict[str, float] = {}
         self._agents, self._memory = agents, memory
         self._spaces = tuple(namespaces) or ("",)
         self._stores: dict[str, dict[str, Store]] = {}
@@ -89,6 +96,7 @@ class Cache:
             spec=spec,
             invalid=invalid,
             pods=pods,
+            gone_nodes={node: when for node, when in self._gone_nodes.items() if any(p.node == node for p in pods)},
             nodes=tuple(v for store in self.stores("Node") for v in store if isinstance(v, NodeView)),
             objects=objects,
             agents=self._agents.reports(pod.uid for pod in pods),
@@ -106,6 +114,7 @@ class Cache:
         if isinstance(old, SwarmView) and new is None:
             self._memory.forget(old.uid)
         if isinstance(old or new, NodeView):
+            self._note_node(old, new)
             for key in self.swarms():
                 self.on_key(key)
             return
@@ -115,6 +124,15 @@ class Cache:
             concerned = key_of(view) if view else None
             if concerned:
                 self.on_key(concerned)
+
+    def _note_node(self, old: View | None, new: View | None) -> None:
+        """A node that was seen to go is gone; one that a pod names and that was never seen may only be new."""
+        if isinstance(new, NodeView):
+            self._gone_nodes.pop(new.name, None)
+        elif isinstance(old, NodeView):
+            self._gone_nodes[old.name] = self._now()
+            while len(self._gone_nodes) > _GONE_NODES:
+                del self._gone_nodes[next(iter(self._gone_nodes))]
 
 
 def _only_status(old: SwarmView, new: SwarmView) -> bool:

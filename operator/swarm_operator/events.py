@@ -21,6 +21,7 @@ from swarm_operator.actions import Action, Apply, CreatePod, Delete, DeletePod, 
 from swarm_operator.api.v1alpha1 import API_VERSION, KIND
 from swarm_operator.execute import Failure
 from swarm_operator.kube import Api, ApiError
+from swarm_operator.rollout import LOST
 from swarm_operator.views import SwarmView
 
 __all__ = ["Note", "Recorder", "notes_of"]
@@ -58,13 +59,18 @@ def notes_of(done: Iterable[Action], failures: Sequence[Failure]) -> list[Note]:
                 by_reason.setdefault("Updated", []).append(f"{action.kind} {action.name}")
             case RepairPod():
                 by_reason.setdefault("Repaired", []).append(f"pod {action.name}")
+            case DeletePod() if action.why.startswith(LOST):
+                by_reason.setdefault("NodeLost", []).append(f"pod {action.name} ({action.why}; it is replaced)")
             case DeletePod():
                 by_reason.setdefault("Deleted", []).append(f"pod {action.name} ({action.why})")
             case Delete():
                 by_reason.setdefault("Deleted", []).append(f"{action.kind} {action.name}")
             case DrainPod(again=False):
                 by_reason.setdefault("Draining", []).append(f"pod {action.name}")
-    notes = [Note("Normal", reason, f"{reason} {_listed(items)}") for reason, items in by_reason.items()]
+    notes = [
+        Note("Warning" if reason == "NodeLost" else "Normal", reason, f"{reason} {_listed(items)}")
+        for reason, items in by_reason.items()
+    ]
     for failure in failures[:3]:
         notes.append(Note("Warning", "Failed", str(failure)[:900]))
     return notes

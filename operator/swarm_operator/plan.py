@@ -7,7 +7,7 @@ status is not read. What can't be computed from the snapshot (keys, the answers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from swarm_agents.config import Role, Settings, settings_revision
@@ -30,7 +30,7 @@ from swarm_operator.actions import (
 from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.drift import covers, excess
-from swarm_operator.nodes import matching_nodes, may_start
+from swarm_operator.nodes import losses, matching_nodes, may_start
 from swarm_operator.pods import pod_manifest
 from swarm_operator.resource_plan import decide_resource
 from swarm_operator.revision import revision_of, rolling_part
@@ -48,13 +48,13 @@ _PUSH_RETRY = 0.5
 _PUSH_RETRY_MAX = 30.0
 
 
-def agents_of(snapshot: Snapshot) -> list[Agent]:
-    """The swarm's own pods: of this Swarm's UID, and named as the operator names them."""
+def agents_of(snapshot: Snapshot, lost: Collection[str] = ()) -> list[Agent]:
+    """The swarm's own pods: of this Swarm's UID, and named as the operator names them. `lost` are nodes."""
     found = []
     for pod in snapshot.pods:
         name = names.parse_pod_name(pod.name, snapshot.swarm.name)
         if name and _is_own(pod, snapshot.swarm.uid):
-            found.append(Agent(pod, name, snapshot.report(pod)))
+            found.append(Agent(pod, name, snapshot.report(pod), pod.node in lost))
     return found
 
 
@@ -75,7 +75,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
             resource=_counts(agents, Role.RESOURCE, 0, ""),
         )
     revision = revision_of(spec)
-    agents = agents_of(snapshot)
+    missing = losses(spec, snapshot.nodes, snapshot.gone_nodes, now)
+    agents = agents_of(snapshot, missing.lost)
     by_role = {role: [agent for agent in agents if agent.name.role is role] for role in Role}
     taken = _foreign_names(snapshot, agents)
 
@@ -92,7 +93,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     hubs = [
         hub_of(agent.pod, spec, snapshot.keys.hub_public)
         for agent in by_role[Role.RESOURCE]
-        if agent.alive and agent.running and agent.pod.uid not in going
+        if agent.alive and agent.running and not agent.lost and agent.pod.uid not in going
     ]
     settings = settings_of(swarm, spec, revision, hubs)
     wanted_settings = settings_revision(settings)
@@ -100,7 +101,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     actions: list[Action] = []
     blocked: list[str] = []
     actions += _children(snapshot, spec, settings, revision, compute, agents, blocked)
-    requeue: list[float] = []
+    requeue: list[float] = [missing.again_in] if missing.again_in is not None else []
     for decision in decisions.values():
         actions += _pod_actions(snapshot, spec, revision, decision, pinned, taken)
         blocked += decision.blocked
@@ -208,7 +209,7 @@ def _pushes(
     waits: list[float] = []
     acknowledged = True
     for agent in agents:
-        if not agent.alive or not agent.pod.ready or not agent.running or agent.pod.uid in going:
+        if agent.lost or not agent.alive or not agent.pod.ready or not agent.running or agent.pod.uid in going:
             continue
         report = agent.report
         if report and report.settings == wanted and not report.failures:

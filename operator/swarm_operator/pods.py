@@ -21,7 +21,7 @@ from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_label
 from swarm_operator.objects import metadata
 from swarm_operator.views import SwarmView
 
-__all__ = ["BOUND_TO_NODE", "CONTAINER", "pod_manifest"]
+__all__ = ["BOUND_TO_NODE", "CONTAINER", "LOST_NODE_SECONDS", "pod_manifest", "tolerated_seconds"]
 
 CONTAINER: Final = "agent"
 
@@ -32,8 +32,10 @@ _CACHE: Final = "/var/cache/swarm"
 _STATE: Final = "/var/lib/swarm"
 _TMP: Final = "/tmp"
 
-#: How long a compute agent stays bound to a node that does not answer, before it is replaced elsewhere.
-_LOST_NODE_SECONDS: Final = 30
+#: How long a compute agent stays bound to a node that is not ready or not heard of, before it is replaced elsewhere.
+#: Kubernetes' own default is five minutes. The node controller takes 40 to 50 s to notice, and the agents have taken
+#: the work over long before; the few seconds here let a kubelet restart in peace.
+LOST_NODE_SECONDS: Final = 5
 
 #: What a DaemonSet's pods tolerate: a resource agent belongs to its node, whatever befalls the node.
 BOUND_TO_NODE: Final = (
@@ -246,9 +248,21 @@ def _tolerations(wanted: list[Toleration], role: Role) -> list[dict[str, Any]]:
     for key, effect in BOUND_TO_NODE:
         if role is Role.RESOURCE:
             out.append({"key": key, "operator": "Exists", "effect": effect})
-        elif effect == "NoExecute":
-            out.append({"key": key, "operator": "Exists", "effect": effect, "tolerationSeconds": _LOST_NODE_SECONDS})
+        elif effect == "NoExecute" and not any(_covers(given, key) for given in wanted):
+            out.append({"key": key, "operator": "Exists", "effect": effect, "tolerationSeconds": LOST_NODE_SECONDS})
     return out
+
+
+def _covers(given: Toleration, key: str) -> bool:
+    """Whether the owner has said how long this taint is borne."""
+    return given.effect in ("", "NoExecute") and given.operator == "Exists" and given.key in ("", key)
+
+
+def tolerated_seconds(wanted: list[Toleration], key: str) -> float:
+    """How long a compute agent stays on a node with this taint of effect NoExecute; infinite: for ever."""
+    said = [given.toleration_seconds for given in wanted if _covers(given, key)]
+    limited = [float(seconds) for seconds in said if seconds is not None]
+    return min(limited) if limited else float("inf") if said else float(LOST_NODE_SECONDS)
 
 
 def _pinned(node: str) -> dict[str, Any]:

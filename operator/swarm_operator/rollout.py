@@ -1,7 +1,7 @@
 """Which agents of a role to create, to drain and to delete. Pure.
 
 Invariants, held by property tests:
-- pods that are being deleted, or have ended, are not alive; at most `count + surge` are alive;
+- pods that are being deleted, have ended, or are on a lost node are not alive; at most `count + surge` are alive;
 - no step of ours takes the number of available agents (ready, not draining) below `count - unavailable`;
 - a busy agent is never deleted: it is asked to drain, and deleted by name when it says that it is empty, when it has
   had its time, or when it does not answer any more;
@@ -21,7 +21,7 @@ from swarm_agents.config import Role
 from swarm_operator.names import PodName
 from swarm_operator.views import AgentReport, PodView
 
-__all__ = ["Agent", "Decision", "Target", "budget", "decide", "leave", "next_incarnation", "replacement_delay"]
+__all__ = ["LOST", "Agent", "Decision", "Target", "budget", "decide", "leave", "next_incarnation", "replacement_delay"]
 
 #: How often a draining agent is asked whether it is empty.
 DRAIN_POLL: Final = 0.25
@@ -33,6 +33,9 @@ DRAIN_TRIES: Final = 3
 _LASTED: Final = 60.0
 _DELAY_MAX: Final = 30.0
 
+#: How the reason for a deletion begins when the pod's node is lost.
+LOST: Final = "lost with node"
+
 _DRAINING: Final = frozenset({"draining", "drained", "stopped"})
 
 
@@ -43,10 +46,14 @@ class Agent:
     pod: PodView
     name: PodName
     report: AgentReport | None = None
+    #: Its node is: it may run or not, nobody can tell.
+    lost: bool = False
 
     @property
     def alive(self) -> bool:
-        """Neither ended nor on its way out."""
+        """Neither ended nor on its way out. On a lost node only a resource agent is: it belongs there."""
+        if self.lost and self.name.role is not Role.RESOURCE:
+            return False
         return not self.pod.deleting and self.pod.phase not in ("Failed", "Succeeded")
 
     @property
@@ -188,6 +195,10 @@ def _collect_dead(target: Target, agents: Sequence[Agent], need: int, now: float
     held: set[int] = set()
     for agent in agents:
         if agent.pod.deleting or agent.alive:
+            continue
+        if agent.lost and agent.pod.phase not in ("Failed", "Succeeded"):
+            # Deleted, so that it ends when its node comes back; its successor has another name and need not wait.
+            decision.delete.append((agent, f"{LOST} {agent.pod.node}"))
             continue
         wait = (agent.pod.ended or agent.pod.created) + replacement_delay(agent) - now
         if wait > 0 and len(held) < need and agent.name.ordinal not in held:

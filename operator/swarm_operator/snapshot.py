@@ -34,6 +34,8 @@ class Snapshot:
     invalid: str = ""
     pods: tuple[PodView, ...] = ()
     nodes: tuple[NodeView, ...] = ()
+    #: Nodes that were seen to be removed from the cluster, and when (seconds since the epoch).
+    gone_nodes: Mapping[str, float] = field(default_factory=dict)
     #: By kind and name.
     objects: Mapping[tuple[str, str], ObjectView] = field(default_factory=dict)
     #: By the pod's UID; stale ones (of another start of the pod) may be among them.

@@ -95,6 +95,10 @@ class NodeView(Struct, frozen=True):
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
     ready: bool = True
+    #: Since when it is not ready (seconds since the epoch, as the node controller says), and whether that is because
+    #: nothing is heard of it any more. Both mean nothing while it is ready.
+    unready_since: float = 0.0
+    unreachable: bool = False
 
 
 class ObjectView(Struct, frozen=True):
@@ -196,11 +200,12 @@ class _PodSpec(Struct, frozen=True, rename="camel"):
     affinity: _Affinity | None = None
 
 
-class _Condition(Struct, frozen=True):
+class _Condition(Struct, frozen=True, rename="camel"):
     type: str
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: datetime | None = None
 
 
 class _Detail(Struct, frozen=True, rename="camel"):
@@ -303,7 +308,8 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
 def node_view(raw: bytes | msgspec.Raw) -> NodeView:
     """A node from JSON."""
     node = msgspec.json.decode(raw, type=_Node)
-    ready = next((c.status == "True" for c in node.status.conditions if c.type == "Ready"), False)
+    said = next((c for c in node.status.conditions if c.type == "Ready"), _Condition("Ready"))
+    ready = said.status == "True"
     return NodeView(
         name=node.metadata.name,
         resource_version=node.metadata.resource_version,
@@ -311,6 +317,8 @@ def node_view(raw: bytes | msgspec.Raw) -> NodeView:
         taints=node.spec.taints,
         unschedulable=node.spec.unschedulable,
         ready=ready,
+        unready_since=0.0 if ready else _epoch(said.last_transition_time),
+        unreachable=said.status == "Unknown",
     )
 
 
