@@ -48,6 +48,15 @@ class ComputeAgent(AgentBase):
 
     roles: ClassVar[tuple[Role, ...]] = (Role.COMPUTE, Role.STANDBY)
 
+    class State(msgspec.Struct):
+        """What the agent's place remembers."""
+
+        version: ClassVar[int] = 1
+        #: How often it was filled.
+        lives: int = 0
+        #: Unix seconds at which it was filled first.
+        since: float = 0.0
+
     def __init__(self, context: AgentContext) -> None:
         super().__init__(context)
         self._changed = threading.Event()
@@ -69,6 +78,9 @@ class ComputeAgent(AgentBase):
 
     def start(self) -> None:
         self.context.on_wake(self._changed.set)
+        self.state.lives += 1
+        self.state.since = self.state.since or time.time()
+        self.save_state()
 
     def settings_changed(self, old: Settings, new: Settings) -> None:
         registry.load(new.runtime.kernel_modules)
@@ -110,6 +122,16 @@ class ComputeAgent(AgentBase):
         if claim is not None and worker is not None:
             worker.hand_back(claim, begun=False)  # being stopped is not the task's fault
             self.context.log.info("handed back", task=_name(claim), kernel=claim.kernel)
+
+    def metrics(self) -> bytes:
+        lives = (
+            "# HELP swarm_agent_lives How often this agent's place was filled since it was first\n"
+            f"# TYPE swarm_agent_lives gauge\nswarm_agent_lives {self.state.lives}\n"
+        )
+        return self.context.store.metrics() + lives.encode()
+
+    def close(self) -> None:
+        self.context.store.close()
 
     # -- one task
 

@@ -20,6 +20,7 @@ thread that listens to the supervisor, then calls the hooks of the derived class
                                   nothing more, and whoever asked is told so. On the control thread as well.
     abandon()                     the time to finish is over: hand back what is in hand. Then the process ends.
     metrics()                     the agent's own metrics, Prometheus text; `/metrics` of the pod adds them to the rest.
+    State                         a class of what the agent keeps beyond its own life: `self.state` is one, see `state`.
     close()                       the last call, when `run` has returned for good: close what `start` opened.
 
 `AsyncAgent` is the same for an agent that lives in an event loop: `run_async()` instead of `run()`, and
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.runtime.context import AgentContext
+from swarm_agents.runtime.state import Durable
 
 if TYPE_CHECKING:
     import socket
@@ -57,9 +59,29 @@ class AgentBase:
     roles: ClassVar[tuple[Role, ...]] = ()
     #: Set by a class that is ready only when its `run` says so, by `context.announce_ready()`: once its ports are open.
     announces_ready: ClassVar[bool] = False
+    #: A msgspec Struct whose fields have defaults: what `self.state` is. None: the agent keeps nothing.
+    State: ClassVar[type[Any] | None] = None
 
     def __init__(self, context: AgentContext) -> None:
         self.context = context
+        self._durable = Durable(context, self.State) if self.State is not None else None
+        #: What the agent's place kept last, or a new `State`; see `swarm_agents.runtime.state`.
+        self.state: Any = self._durable.load() if self._durable is not None else None
+
+    def save_state(self) -> bool:
+        """Keeps `self.state` at once; else it is kept about once a second, and at the end. False: it was not."""
+        return self._durable is not None and self._durable.save(self.state)
+
+    def restore_state(self) -> None:
+        """Called by the runtime when the agent was fenced and has joined again: what it had not kept is void."""
+        if self._durable is not None:
+            self.state = self._durable.load()
+
+    def put_state_away(self) -> None:
+        """Called by the runtime before the board is left."""
+        if self._durable is not None:
+            self._durable.save(self.state)
+            self._durable.close()
 
     @classmethod
     def prepare(cls, identity: Identity, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from swarm_agents.config import Role
 from swarm_agents.runtime.accrual import Accrual, Limits
 from swarm_agents.runtime.standby import wanted
+from swarm_agents.runtime.store import Janitor
 from swarm_agents.runtime.watch import Watch
 from swarm_agents.runtime.witness import Opinion, Witness, opinion_of, read_threads
 from swarm_agents.shm import files
@@ -45,6 +46,7 @@ class Guard:
         self.accrual = Accrual()
         self._witness = Witness(lambda: supervisor.board, self._place)
         self.watch = Watch(supervisor.log, self.limits, self._died, ask=self._ask, heard=self._heard)
+        self._janitor = Janitor(supervisor.board)
         self._members: list[MemberInfo] = []
         #: When the pod's own agent was first seen to be fenced (monotonic seconds), and under which epoch.
         self._fenced: tuple[float, int] | None = None
@@ -108,6 +110,7 @@ class Guard:
         for info in supervisor.board.reap():
             supervisor.events.record("MemberReaped", member=info.name, role=info.role, member_epoch=info.epoch)
         supervisor.board.sweep()
+        self._janitor.tidy((info.index, info.epoch) for info in supervisor.board.members() if info.alive)
 
     def _fill_places(self) -> None:
         """Has a standby take part when a compute agent's place is empty, and step back when it is filled again."""
@@ -156,6 +159,7 @@ class Guard:
             return  # SIGCHLD says the same, and knows how it ended
         if _is_on(supervisor.board.members(), info.index, info.epoch):
             began = time.monotonic()
+            supervisor.note_death(info.index, info.epoch, witness)
             tasks = supervisor.board.declare_dead(info.index, info.epoch)
             supervisor.exported.fenced(witness)
             self.follow_up(info.index, info.epoch, began)

@@ -116,22 +116,24 @@ def _kernel(board: Board, s: int, block: int, length: int) -> str:
         return ""
 
 
-def note_death(board: Board, index: int, epoch: int, how: str = "") -> int:
-    """Notes what a member has in hand that is about to be declared dead; how many tasks.
+def note_death(board: Board, index: int, epoch: int, how: str = "") -> list[SetAside]:
+    """Notes what a member has in hand that is about to be declared dead; those of its tasks that are given up.
 
-    To be called before `declare_dead`, which gives them away.
+    To be called before `declare_dead`, which gives them away. Two who do so at once note the same, which counts once.
     """
     held = in_hand(board, index, epoch)
-    if held:
-        now, name, most = time.time(), board.member_name(index), board.max_attempts
-        notes: list[Death | SetAside] = []
-        for each in held:
-            notes.append(Death(now, each.task, each.kernel, each.attempt, name, epoch, how))
-            if each.attempt >= most:
-                reason = f"each of its {each.attempt} agents died over it (failover.maxAttempts: {most})"
-                notes.append(SetAside(now, each.task, each.kernel, each.attempt, reason))
-        _append(board.directory, notes)
-    return len(held)
+    if not held:
+        return []
+    now, name, most = time.time(), board.member_name(index), board.max_attempts
+    notes: list[Death | SetAside] = []
+    lost = []
+    for each in held:
+        notes.append(Death(now, each.task, each.kernel, each.attempt, name, epoch, how))
+        if each.attempt >= most:
+            reason = f"its agents died over {each.attempt} attempts (failover.maxAttempts: {most})"
+            lost.append(SetAside(now, each.task, each.kernel, each.attempt, reason))
+    _append(board.directory, [*notes, *lost])
+    return lost
 
 
 def note_set_aside(directory: Path, task: str, kernel: str, attempts: int, reason: str) -> None:
@@ -165,12 +167,14 @@ def read(directory: Path) -> list[Death | SetAside]:
 
 def set_aside(directory: Path, most: int = 100) -> list[dict[str, Any]]:
     """The tasks that were set aside last, oldest first: plain JSON types, with who died over them."""
-    notes = read(directory)
-    died: dict[str, list[dict[str, Any]]] = {}
-    for note in notes:
-        if isinstance(note, Death):
+    died: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {}
+    aside: dict[str, SetAside] = {}
+    for note in read(directory):
+        if isinstance(note, SetAside):
+            aside.setdefault(note.task, note)
+        else:
             one = {"agent": note.agent, "epoch": note.epoch, "how": note.how, "time": note.time}
-            died.setdefault(note.task, []).append(one)
+            died.setdefault(note.task, {}).setdefault((note.agent, note.epoch, note.attempt), one)
     return [
         {
             "task": note.task,
@@ -178,8 +182,7 @@ def set_aside(directory: Path, most: int = 100) -> list[dict[str, Any]]:
             "attempts": note.attempts,
             "reason": note.reason,
             "time": note.time,
-            "died": died.get(note.task, []),
+            "died": list(died.get(note.task, {}).values()),
         }
-        for note in notes
-        if isinstance(note, SetAside)
+        for note in aside.values()
     ][-most:]

@@ -115,6 +115,7 @@ class _Life:
         context.scoreboard.rejoined()
         context.scoreboard.set_running(0)
         self._join()
+        agent.restore_state()
         agent.rejoined()
 
     def _leave(self) -> None:
@@ -123,6 +124,8 @@ class _Life:
         self._heartbeat.stop()
         member: Member | None = self._context.member
         if member is not None:
+            if self._agent is not None:
+                self._agent.put_state_away()
             try:
                 self._context.board.leave(member)
             except Fenced:
@@ -141,6 +144,7 @@ class _Life:
                     return
                 if request is None:
                     self._say_load()
+                    agent.save_state()
                     continue
                 error, data = "", b""
                 try:

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from swarm_agents import __version__
 from swarm_agents.config import Priority
+from swarm_agents.runtime.ledger import set_aside
 from swarm_agents.runtime.scoreboard import BUCKETS
 
 if TYPE_CHECKING:
@@ -162,6 +163,13 @@ class Metrics(Collector):
         for priority, count in supervisor.depths().items():
             depth.add_metric([node, priority], count)
         yield depth
+        aside = GaugeMetricFamily(
+            "swarm_tasks_set_aside",
+            "Tasks of the node that were given up of late; `GET /v1/swarm` lists them with who died over them",
+            labels=["node"],
+        )
+        aside.add_metric([node], len(set_aside(supervisor.board.directory)))
+        yield aside
         members = GaugeMetricFamily("swarm_board_members", "Members of the node's board", labels=["node", "role"])
         for role, count in supervisor.census().items():
             members.add_metric([node, role], count)

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -118,6 +119,7 @@ class Store:
         self.log = log
         #: kept, resumed, skipped, torn, fenced: since the process began; bytes: written.
         self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self._spare: KeepFile | None = None
 
     def find(self, key: str, *, fresh: bool = True) -> list[Found]:
@@ -176,7 +178,8 @@ class Store:
         Raises:
             SharedMemoryFull: the node's share of checkpoints is used up, or the file system is full.
         """
-        spare, self._spare = self._spare, None
+        with self._lock:
+            spare, self._spare = self._spare, None
         if spare is not None:
             if spare.capacity >= length and spare.path.exists():
                 return spare
@@ -192,21 +195,40 @@ class Store:
 
     def recycle(self, file: KeepFile) -> None:
         """Takes back a file that nobody needs any more."""
-        if self._spare is None and file.bytes <= _LARGEST_SPARE:
-            path = self.directory / f"{_SPARE}{self.place[0]}-{self.place[1]}-{os.getpid()}"
-            try:
-                os.rename(file.path, path)
-            except OSError:
-                file.close()  # a successor, or whoever removed the board, was here
+        with self._lock:
+            if self._spare is None and file.bytes <= _LARGEST_SPARE:
+                path = self.directory / f"{_SPARE}{self.place[0]}-{self.place[1]}-{os.getpid()}"
+                try:
+                    os.rename(file.path, path)
+                except OSError:
+                    file.close()  # a successor, or whoever removed the board, was here
+                    return
+                file.path = path
+                self._spare = file
                 return
-            file.path = path
-            self._spare = file
-        else:
-            drop(file)
+        drop(file)
+
+    def metrics(self) -> bytes:
+        """What became of checkpoints, Prometheus text."""
+        counts, lines = self.counts, []
+        for name, text, samples in (
+            (
+                "swarm_checkpoints_total",
+                "Checkpoints by what became of them; skipped: no room",
+                {f'{{result="{kind}"}}': counts[kind] for kind in ("kept", "skipped", "fenced")},
+            ),
+            ("swarm_checkpoint_bytes_total", "Bytes of checkpoints that were kept", {"": counts["bytes"]}),
+            ("swarm_checkpoints_resumed_total", "Tasks that went on from a checkpoint", {"": counts["resumed"]}),
+            ("swarm_checkpoints_unusable_total", "Torn or outdated checkpoints met", {"": counts["torn"]}),
+        ):
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} counter"]
+            lines += [f"{name}{labels} {value}" for labels, value in samples.items()]
+        return ("\n".join(lines) + "\n").encode()
 
     def close(self) -> None:
         """Lets go of what was kept in reserve."""
-        spare, self._spare = self._spare, None
+        with self._lock:
+            spare, self._spare = self._spare, None
         if spare is not None:
             drop(spare)
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import Identity, Role, Settings, decode_settings, settings_revision
 from swarm_agents.errors import SwarmError
-from swarm_agents.runtime import control, http, logs, process
+from swarm_agents.runtime import control, http, ledger, logs, process
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.events import Events
@@ -223,8 +223,9 @@ class Supervisor:
     def _agent_ended(self, agent: AgentProcess, code: int) -> None:
         self.agent = None
         self._up.clear()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         if not (self.stopping and code == 0):
-            self._declare(agent)
+            self._declare(agent, how)
         self._background(agent.end.close())
         if self.stopping:
             if code != 0:
@@ -232,7 +233,6 @@ class Supervisor:
             self.events.record("AgentStopped", code=code)
             self._finish(0)
             return
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         lived = time.monotonic() - agent.born
         self.events.record("AgentDied", level="error", agent_pid=agent.pid, how=how, lived=round(lived, 3))
         self._died(lived=lived, worked=sum(self.scoreboard.tasks().values()) > agent.tasks)
@@ -258,7 +258,7 @@ class Supervisor:
         else:
             self._fork()
 
-    def _declare(self, agent: AgentProcess) -> None:
+    def _declare(self, agent: AgentProcess, how: str) -> None:
         """Says on the board that the agent is dead; its tasks can be claimed by others from now on."""
         if agent.declared:
             return
@@ -270,6 +270,7 @@ class Supervisor:
                     index, epoch = info.index, info.epoch
         if index >= 0:
             self.declared(agent, time.monotonic())
+            self.note_death(index, epoch, how)
             tasks = self.board.declare_dead(index, epoch)
             self.exported.fenced("exit")
             self.guard.follow_up(index, epoch, self._declared_at)
@@ -281,6 +282,18 @@ class Supervisor:
                 member_epoch=epoch,
                 witness="exit",
                 tasks=tasks,
+            )
+
+    def note_death(self, index: int, epoch: int, how: str) -> None:
+        """Notes what a member has in hand that is about to be declared dead, and which of it will be set aside."""
+        for given_up in ledger.note_death(self.board, index, epoch, how):
+            self.events.record(
+                "TaskSetAside",
+                level="error",
+                task=given_up.task,
+                kernel=given_up.kernel,
+                attempts=given_up.attempts,
+                reason=given_up.reason,
             )
 
     def declared(self, agent: AgentProcess, when: float) -> None:

@@ -16,7 +16,10 @@ _QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 
 def describe_board(board: Any) -> dict[str, Any]:
-    """Members, queues, totals, latencies (upper bounds of quantiles, seconds), failovers, how full the arena is."""
+    """Members, queues, totals, latencies (upper bounds of quantiles, seconds), failovers, how full the arena is; and
+    the tasks that were given up of late, with who died over them."""
+    from swarm_agents.runtime.ledger import set_aside
+
     stats = board.stats()
     return {
         "uid": board.swarm_uid,
@@ -33,6 +36,7 @@ def describe_board(board: Any) -> dict[str, Any]:
         },
         "failovers": [_plain(record) for record in stats.failovers],
         "arena": {"bytes": stats.arena_bytes, "usedBytes": stats.arena_used},
+        "setAside": set_aside(board.directory),
     }
 
 
