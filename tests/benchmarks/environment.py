@@ -1,7 +1,8 @@
 """Makes the environment that benchmarks run in: `python environment.py DIRECTORY`.
 
-It holds agentswarm as it is in the tree, and the peers of the extra `bench` at their pinned versions. All are installed
-together; if that fails, each peer by itself, and one that can't be had for this machine or Python is named and left out.
+It holds agentswarm as it is in the tree, and the peers of the extra `bench` at their pinned versions. All are
+installed together; if that fails, each peer by itself, and one that can't be had for this machine or Python is named
+and left out.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class Result:
         entry: dict[str, Any] = {
             "ours": self.ours,
             "peer": self.peer,
-            "ratio": self.ratio if self.ratio is not None and math.isfinite(self.ratio) else None,
+            "ratio": next(iter(_finite([self.ratio])), None),
             "unit": self.row.unit,
             "rounds": len(self.whole),
             "goal": self.row.goal,
@@ -200,8 +200,14 @@ def _median(values: Iterable[float]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _span(values: Sequence[float]) -> list[float] | None:
-    return [min(values), max(values)] if values else None
+def _finite(values: Iterable[float | None]) -> list[float]:
+    """JSON has no words for the others."""
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _span(values: Iterable[float]) -> list[float] | None:
+    known = _finite(values)
+    return [min(known), max(known)] if known else None
 
 
 def launch(measure: Measure, wrap: str = "") -> Outcome:
