@@ -31,6 +31,7 @@ COMMANDS = {
     "run": "Run one kernel on a swarm and print its result.",
     "top": "Watch a swarm live.",
     "agents": "List a swarm's agents.",
+    "events": "List what happened to a swarm: deaths, takeovers, restarts, and what the operator did.",
     "kernels": "List the kernels, what they take and what they do.",
     "cache": "Show, warm or clear the cache of compiled kernels.",
     "connection": "Write a file by which a program without a kubeconfig connects to a swarm.",

@@ -15,7 +15,8 @@ import binascii
 import json
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from swarm_agents.client.connection import Connection
 from swarm_agents.config import SETTINGS_FILE, board_directory, decode_settings
 from swarm_agents.errors import Unreachable
 
-__all__ = ["Target", "parse_target", "resolve"]
+__all__ = ["Target", "open_swarm", "parse_target", "resolve"]
 
 Object = dict[str, Any]
 
@@ -117,6 +118,41 @@ def _run(work: Coroutine[Any, Any, Connection]) -> Connection:
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+@asynccontextmanager
+async def open_swarm(target: str | None, *, missing: bool = False) -> AsyncIterator[tuple[Any, str, Object]]:
+    """The API server, the namespace and the Swarm that a target names, for commands that read what is beside it.
+
+    `missing`: a Swarm that is not there any more is only its name.
+
+    Raises:
+        Unreachable: there is no kubeconfig, the API server does not answer, or there is no such Swarm.
+    """
+    path = _kubeconfig()
+    if path is None:
+        raise Unreachable("no kubeconfig: set KUBECONFIG, or `swarm up` for a local cluster")
+    from swarm_operator.kube import ApiError, connect
+
+    wanted = parse_target(target, _contexts(path))
+    try:
+        api = await connect(path, wanted.context)
+    except Exception as error:  # whatever the library makes of a bad file
+        raise Unreachable(f"the kubeconfig {path} can't be used: {error}") from error
+    try:
+        namespace = wanted.namespace or api.namespace
+        try:
+            swarm = await _swarm(api, namespace, wanted.name)
+        except Unreachable:
+            if not missing or wanted.name is None:
+                raise
+            swarm = {"metadata": {"name": wanted.name, "namespace": namespace}}
+        yield api, namespace, swarm
+    except ApiError as error:
+        verb = "refused" if error.status else "does not answer"
+        raise Unreachable(f"the API server of {path} {verb}: {error}") from error
+    finally:
+        await api.close()
 
 
 async def _read(path: str, target: Target) -> Connection:

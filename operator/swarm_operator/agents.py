@@ -88,6 +88,14 @@ class Agents:
 
         return await self._asked(action, talk)
 
+    async def events(self, ip: str, token: str, after: int) -> bytes:
+        """`GET /v1/events`: what happened since the event of this number.
+
+        Raises:
+            OSError, TimeoutError, ValueError, aiohttp.ClientError: it does not answer, or refuses.
+        """
+        return await self._call("GET", ip, f"/v1/events?after={after}", token)
+
     def _report(self, restarts: int, status: _Status, settings: str) -> AgentReport:
         return AgentReport(
             restarts=restarts,

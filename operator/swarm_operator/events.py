@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from swarm_operator.actions import Action, Apply, CreatePod, Delete, DeletePod, 
 from swarm_operator.api.v1alpha1 import API_VERSION, KIND
 from swarm_operator.execute import Failure
 from swarm_operator.kube import Api, ApiError
+from swarm_operator.names import ANNOTATION_RECORD
 from swarm_operator.rollout import LOST
 from swarm_operator.views import SwarmView
 
@@ -29,6 +31,9 @@ __all__ = ["Note", "Recorder", "notes_of"]
 _WINDOW: Final = 600.0
 _BURST: Final = 25.0
 _REFILL_PER_S: Final = 0.1
+# What agents tell is a record, and worth more.
+_BURST_AGENTS: Final = 200.0
+_REFILL_AGENTS: Final = 2.0
 _KEPT: Final = 4096
 _BACKLOG: Final = 1000
 
@@ -42,6 +47,10 @@ class Note:
     type: str
     reason: str
     message: str
+    #: What makes it one of its kind: then it is an Event of its own, never told twice; without it equals are counted.
+    identity: str = ""
+    #: Its facts for programs, kept in an annotation.
+    record: dict[str, Any] | None = None
 
 
 def notes_of(done: Iterable[Action], failures: Sequence[Failure]) -> list[Note]:
@@ -102,18 +111,20 @@ class Recorder:
     def record(self, swarm: SwarmView, notes: Iterable[Note]) -> None:
         """Has notes written, or dropped where there are too many."""
         for note in notes:
-            if not self._within_budget(swarm.uid) or self._backlog.full():
+            kind = "agents" if note.identity else "operator"
+            if not self._within_budget(f"{swarm.uid}/{kind}") or self._backlog.full():
                 self.dropped += 1
                 continue
             self._backlog.put_nowait((swarm, note))
 
-    def _within_budget(self, uid: str) -> bool:
+    def _within_budget(self, whose: str) -> bool:
         now = self._clock()
-        tokens, at = self._tokens.get(uid, (_BURST, now))
-        tokens = min(_BURST, tokens + (now - at) * _REFILL_PER_S)
+        burst, refill = (_BURST, _REFILL_PER_S) if whose.endswith("/operator") else (_BURST_AGENTS, _REFILL_AGENTS)
+        tokens, at = self._tokens.get(whose, (burst, now))
+        tokens = min(burst, tokens + (now - at) * refill)
         allowed = tokens >= 1.0
-        self._tokens[uid] = (tokens - 1.0 if allowed else tokens, now)
-        self._tokens.move_to_end(uid)
+        self._tokens[whose] = (tokens - 1.0 if allowed else tokens, now)
+        self._tokens.move_to_end(whose)
         while len(self._tokens) > _KEPT:
             self._tokens.popitem(last=False)
         return allowed
@@ -139,6 +150,9 @@ class Recorder:
 
     async def _write(self, swarm: SwarmView, note: Note) -> None:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if note.identity:
+            await self._write_own(swarm, note)
+            return
         identity = (swarm.uid, note.reason, note.message)
         sent = self._sent.get(identity)
         now = self._clock()
@@ -159,11 +173,25 @@ class Recorder:
         while len(self._sent) > _KEPT:
             self._sent.popitem(last=False)
 
+    async def _write_own(self, swarm: SwarmView, note: Note) -> None:
+        digest = hashlib.blake2b(f"{swarm.uid}/{note.identity}".encode(), digest_size=8).hexdigest()
+        at = (note.record or {}).get("time")
+        when = datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else datetime.now(UTC)
+        event = self._event(swarm, note, f"{swarm.name}.{digest}", when.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        try:
+            await self._api.create(event)
+        except ApiError as error:
+            if error.status != 409:  # told already, by this operator or another
+                raise
+
     def _event(self, swarm: SwarmView, note: Note, name: str, stamp: str) -> dict[str, Any]:
+        meta: dict[str, Any] = {"name": name, "namespace": swarm.namespace}
+        if note.record:
+            meta["annotations"] = {ANNOTATION_RECORD: json.dumps(note.record, default=str)[:4096]}
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": swarm.namespace},
+            "metadata": meta,
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,

@@ -58,6 +58,7 @@ async def _run(options: argparse.Namespace) -> int:
     from swarm_operator.controller import Controller
     from swarm_operator.events import Recorder
     from swarm_operator.execute import Executor
+    from swarm_operator.gather import Gatherer
     from swarm_operator.httpd import STALE_AFTER, serve
     from swarm_operator.keys import KeyMemory
     from swarm_operator.kube import connect
@@ -119,6 +120,10 @@ async def _run(options: argparse.Namespace) -> int:
             log.info("synced", swarms=sum(1 for _ in cache.swarms()))
             work = asyncio.create_task(controller.run(), name="workers")
             tasks.append(work)
+            gatherer = Gatherer(
+                cache, agents, recorder, leader.leads if leader else lambda: True, time.monotonic, time.time
+            )
+            tasks.append(asyncio.create_task(gatherer.run(), name="gather"))
             shell = run_shell(api, options.namespace, controller.queue.add, stop, catch_signals)
             tasks.append(asyncio.create_task(shell, name="kopf"))
         await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)

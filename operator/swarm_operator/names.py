@@ -14,6 +14,7 @@ from swarm_agents.config import Role
 
 __all__ = [
     "ANNOTATION_NODE",
+    "ANNOTATION_RECORD",
     "FIELD_MANAGER",
     "LABEL_ORDINAL",
     "LABEL_REVISION",
@@ -44,6 +45,8 @@ LABEL_ORDINAL: Final = f"{_PREFIX}/ordinal"
 LABEL_REVISION: Final = f"{_PREFIX}/revision"
 #: Which node a resource agent is for. An annotation, since a node's name may be longer than a label's value.
 ANNOTATION_NODE: Final = f"{_PREFIX}/node"
+#: The facts of an Event, as JSON.
+ANNOTATION_RECORD: Final = f"{_PREFIX}/record"
 FIELD_MANAGER: Final = "agentswarm-operator"
 LEASE_NAME: Final = "agentswarm-operator"
 

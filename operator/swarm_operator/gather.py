@@ -1,0 +1,170 @@
+"""Reads what happened to the agents from their pods, and makes Kubernetes Events of it: deaths, takeovers, restarts.
+
+Agents know no Kubernetes: each keeps its last events for whoever asks (`GET /v1/events?after=N`), and the operator asks
+in turn, not more often than `RATE` times a second over all swarms and every `INTERVAL` a pod at most. An event is told
+some seconds late then, with the times that the agent measured in it; nothing waits for it.
+
+An Event's name is made of the pod, its supervisor's run and the event's number, so an operator that was started anew,
+or another leader, tells nothing twice: the API server answers that it exists. What is older than `OLDEST` is history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import structlog
+
+from swarm_operator.agents import Agents
+from swarm_operator.cache import Cache
+from swarm_operator.events import Note, Recorder
+from swarm_operator.names import Key, parse_pod_name
+from swarm_operator.views import PodView, SwarmView
+
+__all__ = ["Gatherer", "Happened", "note_of"]
+
+#: Seconds between two questions to one pod, at least.
+INTERVAL: Final = 2.0
+#: Questions a second, over all.
+RATE: Final = 50.0
+#: Seconds after which an event is not told any more.
+OLDEST: Final = 600.0
+#: What people want to know of, and what is a warning.
+_TOLD: Final = {
+    "AgentDeclaredDead": "Warning",
+    "AgentDied": "Warning",
+    "AgentHopeless": "Warning",
+    "AgentHung": "Warning",
+    "AgentKilled": "Warning",
+    "AgentReplaced": "Normal",
+    "AgentStuck": "Warning",
+    "FailedOver": "Normal",
+    "Fenced": "Warning",
+    "SiblingDeclaredDead": "Warning",
+    "StandbyActivated": "Normal",
+    "StandbySteppedBack": "Normal",
+}
+
+log = structlog.get_logger("gather")
+
+
+class Happened(msgspec.Struct):
+    """What a pod answers."""
+
+    run: str = ""
+    last: int = 0
+    events: list[dict[str, Any]] = []
+
+
+def _ms(seconds: Any) -> str:
+    return f"{float(seconds) * 1e3:.1f} ms"
+
+
+def note_of(pod: PodView, run: str, event: dict[str, Any]) -> Note | None:
+    """An agent's event for people; None for one that only its pod's log needs."""
+    kind = str(event.get("event", ""))
+    if kind not in _TOLD:
+        return None
+    who = str(event.get("member") or pod.name)
+    epoch = event.get("member_epoch")
+    about = who if epoch is None else f"{who} (epoch {epoch})"
+    match kind:
+        case "FailedOver":
+            parts = [
+                f"held for dead {_ms(event.get('detect', 0))} after its last heartbeat",
+                f"its {event.get('tasks', 0)} tasks free {_ms(event.get('claim', 0))} later",
+            ]
+            if "resume" in event:
+                parts.append(f"the first of them running elsewhere after {_ms(event['resume'])}")
+            text = f"{about}: " + ", ".join(parts)
+        case "AgentReplaced":
+            text = f"{about}: a new agent is ready {_ms(event.get('seconds', 0))} after the death of the last"
+        case _:
+            known = ("number", "time", "event", "level", "member", "member_epoch")
+            text = f"{about}: " + ", ".join(f"{k} {v}" for k, v in event.items() if k not in known)
+    return Note(
+        _TOLD[kind],
+        kind,
+        text.rstrip(": ")[:900],
+        identity=f"{pod.uid}/{run}/{event.get('number')}",
+        record={"pod": pod.name, "node": pod.node, **event},
+    )
+
+
+@dataclass
+class _Read:
+    run: str = ""
+    after: int = 0
+    due: float = 0.0
+
+
+class Gatherer:
+    """Asks the running pods of all swarms, while this replica leads."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        agents: Agents,
+        recorder: Recorder,
+        leads: Callable[[], bool],
+        clock: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self._cache, self._agents, self._recorder = cache, agents, recorder
+        self._leads, self._clock, self._now = leads, clock, now
+        self._read: dict[str, _Read] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.round()
+            await asyncio.sleep(INTERVAL / 2)
+
+    async def round(self) -> None:
+        """Asks everybody who is due, one after the other in time."""
+        pods = [*self._pods()] if self._leads() else []
+        present = {pod.uid for _, pod in pods}
+        self._read = {uid: read for uid, read in self._read.items() if uid in present}
+        asked: set[asyncio.Task[None]] = set()
+        for swarm, pod in pods:
+            read = self._read.setdefault(pod.uid, _Read())
+            if read.due > self._clock():
+                continue
+            read.due = self._clock() + INTERVAL
+            task = asyncio.create_task(self.ask(swarm, pod))
+            asked.add(task)
+            await asyncio.sleep(1 / RATE)
+        if asked:
+            await asyncio.wait(asked)
+
+    def _pods(self) -> Iterator[tuple[SwarmView, PodView]]:
+        for key in self._cache.swarms():
+            swarm = self._cache.store("Swarm", key.namespace).get(*key)
+            if not isinstance(swarm, SwarmView):
+                continue
+            for pod in self._cache.store("Pod", key.namespace).of(key):
+                if not isinstance(pod, PodView) or swarm.uid not in pod.owners or pod.deleting:
+                    continue
+                if pod.phase == "Running" and pod.ip and parse_pod_name(pod.name, key.name):
+                    yield swarm, pod
+
+    async def ask(self, swarm: SwarmView, pod: PodView) -> None:
+        """Asks one pod, and tells what is new."""
+        token = self._cache.token(Key(swarm.namespace, swarm.name))
+        read = self._read.setdefault(pod.uid, _Read())
+        try:
+            said = msgspec.json.decode(await self._agents.events(pod.ip, token, read.after), type=Happened)
+            if said.run != read.run and read.after:
+                said = msgspec.json.decode(await self._agents.events(pod.ip, token, 0), type=Happened)
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, ValueError) as error:
+            read.due = self._clock() + 5 * INTERVAL
+            log.debug("a pod does not tell its events", pod=pod.name, error=str(error))
+            return
+        read.run, read.after = said.run, said.last
+        oldest = self._now() - OLDEST
+        fresh = [event for event in said.events if float(event.get("time", 0)) >= oldest]
+        self._recorder.record(swarm, filter(None, (note_of(pod, said.run, event) for event in fresh)))
