@@ -143,5 +143,6 @@ def dtype_of(descr: Any) -> np.dtype[Any]:
 def _field(field: Any) -> tuple[Any, ...]:
     """A structured dtype's field as NumPy wants it: msgpack has turned its tuples into lists."""
     name, kind, *shape = field
+    name = tuple(name) if isinstance(name, list) else name  # a title and a name
     kind = [_field(f) for f in kind] if isinstance(kind, list) else kind
     return (name, kind, *(tuple(s) if isinstance(s, list) else s for s in shape))

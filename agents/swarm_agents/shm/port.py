@@ -57,7 +57,7 @@ from swarm_agents.shm.layout import (
 from swarm_agents.shm.leases import STALE
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.parking import poll_wait
-from swarm_agents.shm.references import REFERENCE_BYTES, Shared, bind, start_apart, unbind
+from swarm_agents.shm.references import REFERENCE_BYTES, Shared, bind, checked, start_apart, unbind
 
 if TYPE_CHECKING:
     from swarm_agents.shm.arena import Arena
@@ -321,7 +321,7 @@ class Port:
             inline = alone
         else:
             layout = frame.lay_out(name, header, buffers)
-            shared = layout.names
+            shared = checked(layout.names)
             inline = layout.as_bytes() if layout.size <= INLINE_MAX else b""
         give_up = 0.0
         while True:

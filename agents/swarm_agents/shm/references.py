@@ -49,7 +49,7 @@ from swarm_agents.shm.leases import STALE, name_at, reach
 if TYPE_CHECKING:
     from swarm_agents.shm.files import Mapping
 
-__all__ = ["Arrays", "Descriptor", "Shared", "bind", "start_apart", "unbind"]
+__all__ = ["Arrays", "Descriptor", "Shared", "bind", "checked", "start_apart", "unbind"]
 
 _Array = np.ndarray[Any, Any]
 #: Words and bytes of the reference to a contiguous array.
@@ -314,14 +314,19 @@ class Shared(codec.Described):
         return np.frombuffer(self.contiguous(), np.uint8).copy()
 
 
-def bind(scratch: _Array, names: Sequence[int]) -> None:
-    """Names the arrays that the next compiled submission or commit with this scratch has to take leases on.
+def checked(names: Sequence[int]) -> Sequence[int]:
+    """Refuses, before any room is taken, what names too many arrays.
 
     Raises:
-        PayloadError: too many.
+        PayloadError: more than MOST_REFS.
     """
     if len(names) > MOST_REFS:
         raise PayloadError(f"{len(names)} shared arrays in one task or result: there may be {MOST_REFS}")
+    return names
+
+
+def bind(scratch: _Array, names: Sequence[int]) -> None:
+    """Names the arrays that the next compiled submission or commit with this scratch has to take leases on."""
     scratch[X_REFS_AT : X_REFS_AT + len(names)] = names
     scratch[X_REFS] = len(names)
 

@@ -50,7 +50,7 @@ from swarm_agents.shm.layout import (
     X_RETRIES,
 )
 from swarm_agents.shm.leases import STALE
-from swarm_agents.shm.references import Shared, bind, start_apart, unbind
+from swarm_agents.shm.references import Shared, bind, checked, start_apart, unbind
 
 if TYPE_CHECKING:
     from swarm_agents.shm.arena import Arena
@@ -376,7 +376,7 @@ class Worker:
 
     def _commit_shared(self, claim: Claim, header: bytes, buffers: Sequence[Any], layout: frame.Layout) -> bool:
         """Answers with a value that refers to shared arrays; should no lease on one be free, with copies of them."""
-        bind(self._scratch, layout.names)
+        bind(self._scratch, checked(layout.names))
         try:
             done = -1
             if layout.size <= _SMALL:
