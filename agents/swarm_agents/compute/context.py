@@ -140,7 +140,9 @@ class Context:
         finally:
             now = time.monotonic()
             self.spent += now - begun
-            self._next = now + max(self._interval, _SHARE * (now - begun))
+            # On a grid, so that a late one does not put off all that follow.
+            planned = self._next + self._interval
+            self._next = max(planned if planned > now else now + self._interval, now + _SHARE * (now - begun))
 
     def resume(self, version: int = 0) -> Any:
         """What this task kept last, by whichever agent and in whichever life of the swarm; None: begin at the

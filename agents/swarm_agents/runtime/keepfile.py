@@ -33,7 +33,7 @@ import msgspec
 from swarm_agents import codec
 from swarm_agents.errors import PayloadError, SharedMemoryFull
 
-__all__ = ["FORMAT", "Head", "KeepFile", "Kept", "Parts", "encode_file", "file_bytes", "read", "split"]
+__all__ = ["FORMAT", "Head", "KeepFile", "Kept", "Parts", "copy_of", "file_bytes", "numbers", "read", "split"]
 
 FORMAT = 1
 _MAGIC = b"ASWKEEP\0"
@@ -136,13 +136,6 @@ def _sum(sequence: int, length: int, when: float, version: int, buffers: Sequenc
     return crc
 
 
-def encode_file(head: Head, parts: Parts, *, sequence: int, version: int, when: float) -> list[Any]:
-    """A whole file with a single buffer, for where it is written once and renamed."""
-    crc = _sum(sequence, parts.length, when, version, parts.buffers)
-    slot = _SLOT.pack(sequence, parts.length, when, version, crc).ljust(_SLOT_BYTES, b"\0")
-    return [_head_bytes(head, parts.length), slot, *parts.buffers]
-
-
 class KeepFile:
     """A file in shared memory, open for its one writer."""
 
@@ -222,6 +215,72 @@ class KeepFile:
             self._map.close()
 
 
+def _head_of(file: Any, key: str | None) -> tuple[Head, bytes, int]:
+    """The head at the beginning of an open file, its msgpack, and what a buffer holds."""
+    fixed = file.read(_PAGE)
+    if len(fixed) < _PAGE or fixed[:8] != _MAGIC:
+        raise ValueError("it is no file of kept values, or was truncated")
+    _, form, size, crc, capacity = _FIXED.unpack_from(fixed)
+    if form != FORMAT:
+        raise ValueError(f"its format is {form}, this agent reads {FORMAT}")
+    body = fixed[_FIXED.size : _FIXED.size + size]
+    if zlib.crc32(body, capacity & 0xFFFFFFFF) != crc:
+        raise ValueError("its head is torn")
+    head = msgspec.msgpack.decode(body, type=Head)
+    if key is not None and head.key != key:
+        raise ValueError(f"it belongs to {head.key}, not to {key}")
+    return head, body, capacity
+
+
+def _slots(file: Any, capacity: int) -> list[tuple[Any, ...]]:
+    """Both buffers' headers and where their values lie, the newer first; those that were never begun are left out."""
+    slots = []
+    for buffer in (0, 1):
+        at = _PAGE + buffer * _stride(capacity)
+        file.seek(at)
+        raw = file.read(_SLOT_BYTES)
+        if len(raw) == _SLOT_BYTES:
+            slots.append((*_SLOT.unpack_from(raw), at + _SLOT_BYTES))
+    return sorted((slot for slot in slots if slot[0]), reverse=True)
+
+
+def _value_at(file: Any, slot: tuple[Any, ...], capacity: int) -> bytes | None:
+    """A buffer's bytes, if they are whole."""
+    sequence, length, when, version, want, at = slot
+    if not 0 < length <= capacity:
+        return None
+    file.seek(at)
+    data: bytes = file.read(length)
+    return data if len(data) == length and _sum(sequence, length, when, version, (data,)) == want else None
+
+
+def numbers(path: Path) -> tuple[Head, int]:
+    """Whose file it is, and the number of the value that seems to be the newest whole one; 0: there is none.
+
+    Raises:
+        OSError, ValueError: as `read`.
+    """
+    with path.open("rb") as file:
+        head, _, capacity = _head_of(file, None)
+        return head, next((slot[0] for slot in _slots(file, capacity) if slot[1]), 0)
+
+
+def copy_of(path: Path, key: str) -> tuple[int, int, bytes] | None:
+    """Term, number and the newest whole value as the bytes of a file that holds nothing else.
+
+    Raises:
+        OSError, ValueError: as `read`.
+    """
+    with path.open("rb") as file:
+        head, body, capacity = _head_of(file, key)
+        for slot in _slots(file, capacity):
+            data = _value_at(file, slot, capacity)
+            if data is not None:
+                around = _SLOT.pack(*slot[:5]).ljust(_SLOT_BYTES, b"\0")
+                return head.term, slot[0], _head_page(body, len(data)) + around + data
+    return None
+
+
 def read(path: Path, key: str | None = None) -> tuple[Head, Kept | None, tuple[str, ...]]:
     """A file's head, the newest whole value in it (None: there is none), and what is wrong with it.
 
@@ -230,34 +289,12 @@ def read(path: Path, key: str | None = None) -> tuple[Head, Kept | None, tuple[s
         ValueError: it is no such file, or of another format, or another key's; the message says so.
     """
     with path.open("rb") as file:
-        fixed = file.read(_PAGE)
-        if len(fixed) < _PAGE or fixed[:8] != _MAGIC:
-            raise ValueError("it is no file of kept values, or was truncated")
-        _, form, size, crc, capacity = _FIXED.unpack_from(fixed)
-        if form != FORMAT:
-            raise ValueError(f"its format is {form}, this agent reads {FORMAT}")
-        body = fixed[_FIXED.size : _FIXED.size + size]
-        if zlib.crc32(body, capacity & 0xFFFFFFFF) != crc:
-            raise ValueError("its head is torn")
-        head = msgspec.msgpack.decode(body, type=Head)
-        if key is not None and head.key != key:
-            raise ValueError(f"it belongs to {head.key}, not to {key}")
+        head, _, capacity = _head_of(file, key)
         flaws: list[str] = []
-        slots = []
-        for buffer in (0, 1):
-            at = _PAGE + buffer * _stride(capacity)
-            file.seek(at)
-            raw = file.read(_SLOT_BYTES)
-            if len(raw) == _SLOT_BYTES:
-                slots.append((*_SLOT.unpack_from(raw), at + _SLOT_BYTES))
-        for sequence, length, when, version, want, at in sorted(slots, reverse=True):
-            if sequence == 0:
-                continue
-            data = b""
-            if 0 < length <= capacity:
-                file.seek(at)
-                data = file.read(length)
-            if len(data) != length or not length or _sum(sequence, length, when, version, (data,)) != want:
+        for slot in _slots(file, capacity):
+            sequence, length, when, version = slot[:4]
+            data = _value_at(file, slot, capacity)
+            if data is None:
                 flaws.append(f"number {sequence} is torn")
                 continue
             try:

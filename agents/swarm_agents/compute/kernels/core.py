@@ -9,7 +9,7 @@ from swarm_agents.compute.context import Context
 from swarm_agents.compute.registry import kernel
 from swarm_agents.compute.signature import Between
 
-__all__ = ["echo", "fail", "noop", "sleep", "spin"]
+__all__ = ["echo", "fail", "noop", "simulate", "sleep", "spin"]
 
 Seconds = Annotated[float, Between(0, 86_400)]
 
@@ -57,6 +57,43 @@ def spin(seconds: Seconds, *, ctx: Context) -> int:
         hashlib.sha256(block).digest()
         rounds += 1
     return rounds
+
+
+@kernel("core.simulate")
+def simulate(
+    seconds: Seconds,
+    *,
+    kept: Annotated[int, Between(0, 1 << 30)] = 1 << 20,
+    every: Seconds = 0.1,
+    ctx: Context,
+) -> dict[str, Any]:
+    """Keeps a core busy as a long simulation does: with a state of `kept` bytes that it checkpoints `every` so many
+    seconds (0: never), and goes on from when it is begun again.
+
+    Returns `rounds` of work and `seconds` over all attempts, the `checkpoints` of the last one and the seconds they
+    took (`keeping`), and in how many `attempts` it was done.
+    """
+    import hashlib
+
+    import numpy as np
+
+    block, state = bytes(1 << 16), np.zeros(max(kept // 8, 1))
+    rounds, before, count, attempts = 0, 0.0, 0, 1
+    match ctx.resume():
+        case {"rounds": int() as rounds, "seconds": float() as before, "attempts": int() as past, "state": found}:
+            attempts = past + 1
+            state[: len(found)] = found[: len(state)]
+    begun = time.monotonic()
+    while (spent := before + time.monotonic() - begun) < seconds:
+        hashlib.sha256(block).digest()
+        state[rounds % len(state)] += 1.0
+        rounds += 1
+        if every and ctx.due(every):
+            ctx.checkpoint({"rounds": rounds, "seconds": spent, "attempts": attempts, "state": state})
+            count += 1
+        elif not rounds % 64:
+            ctx.check()
+    return {"rounds": rounds, "seconds": spent, "checkpoints": count, "keeping": ctx.spent, "attempts": attempts}
 
 
 @kernel("core.fail")
