@@ -133,6 +133,8 @@ ATTEMPTS_MASK = 127
 OWNER_MASK, EPOCH_MASK, GEN_MASK = (1 << 12) - 1, (1 << 20) - 1, (1 << 22) - 1
 ATTEMPTS_AT, OWNER_AT, EPOCH_AT, GEN_AT = 3, 10, 22, 42
 BLOCK_MASK = (1 << 32) - 1
+#: In the place of a READY slot's owner: it was handed back, so no queue holds it, though it may count as never begun.
+UNQUEUED = 1
 MAX_ATTEMPTS = 100
 MOST_MEMBERS = 4096
 

@@ -102,8 +102,8 @@ def _sweep_slot(base: int, slot: int, now: int) -> int:
             if deadline != 0 and now > deadline:
                 if expire(base, slot, word):
                     add(base + H_EXPIRED * 8, 1)
-            elif (word >> 3) & ATTEMPTS_MASK > 0:
-                # Begun before, so no queue holds it; whoever cleared its bit to claim it may have been killed.
+            elif (word >> 3) & (ATTEMPTS_MASK | OWNER_MASK << 7) != 0:
+                # Claimed before, so no queue holds it; whoever cleared its bit to claim it may have been killed.
                 mark_retry(base, slot)
     elif state == CLAIMED:
         if owner_is_over(base, slot):

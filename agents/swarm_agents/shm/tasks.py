@@ -123,6 +123,7 @@ from swarm_agents.shm.layout import (
     S_SUBMITTED,
     S_WALL_DEADLINE,
     SLOT_STRIDE,
+    UNQUEUED,
     WRITING,
     X_HELD,
     X_OUT,
@@ -432,7 +433,7 @@ def _try_slot(base: int, slot: int, word: int, member: int, epoch: int, now: int
         return 0
     if is_fenced(base, member, epoch):
         # Declared dead between the last look and the claim: nobody would sweep up after this epoch again.
-        if cas(state_at(base, slot), mine, slot_word(READY, attempts - 1, 0, 0, gen)):
+        if cas(state_at(base, slot), mine, slot_word(READY, attempts - 1, UNQUEUED, 0, gen)):
             mark_retry(base, slot)
         return -3
     poke(scratch + X_OUT * 8, slot)
@@ -577,7 +578,7 @@ def commit(base: int, slot: int, mine: int, block: int, member: int, epoch: int)
 def hand_back(base: int, slot: int, mine: int, begun: int) -> int:
     """Makes a claimed task claimable again; with `begun` 0 it was not begun, which does not count as an attempt."""
     attempts = ((mine >> 3) & ATTEMPTS_MASK) - (0 if begun else 1)
-    if not cas(state_at(base, slot), mine, slot_word(READY, attempts, 0, 0, (mine >> 42) & GEN_MASK)):
+    if not cas(state_at(base, slot), mine, slot_word(READY, attempts, UNQUEUED, 0, (mine >> 42) & GEN_MASK)):
         return 0
     mark_retry(base, slot)
     fence()
