@@ -1,36 +1,52 @@
-"""Runs the compiled protocol in slow motion: any party can be held, overtaken or killed between two shared operations.
+"""Runs a compiled protocol in slow motion: any party can be held, overtaken or killed between two shared operations.
 
 The protocol's own sources are taken, not a model of them. Each function becomes a generator that yields every call of
-`swarm_agents.shm.atomics` instead of making it; the driver here makes it on a memory of its own, and decides before
-each one who goes on. Killing a party means never resuming it. So every schedule can be had, again and exactly.
+`swarm_agents.shm.atomics` on shared memory instead of making it; the driver here makes it on a memory of its own, and
+decides before each one who goes on. Killing a party means never resuming it. So every schedule can be had, again and
+exactly.
+
+    p = load_protocol()                                        # or: roots=("ring_hot",), fixed=0
+    machine = Machine({address: word, ...})                    # shared words from BASE on, private ones from PRIVATE on
+    parties = [Party("a", p.submit(BASE, ...), machine), Party("b", p.try_claim(BASE, ...), machine)]
+    explore(lambda: (parties made anew, names of those who may be killed, check), preemptions=2, kills=1)
 
 `explore` goes through all schedules with up to so many preemptions and kills: bugs of protocols like this one show up
-with one or two of either (the small-scope argument of the CHESS model checker). The memory is sequentially consistent;
-the order of real memory is the litmus test's business.
+with one or two of either (the small-scope argument of the CHESS model checker). What it leaves out changes nothing:
+
+- A party is preempted only before an operation on a word that another party uses too and one of them writes (found by
+  looking, pass after pass, until no word is added): operations on other words commute with everything.
+- It is killed only before and right after its writes: what it read dies with it.
+
+With `relaxed`, each party has a store buffer as x86-64 has it: when another one goes on, any number of its latest
+stores may not be visible yet. An operation that reads and writes, a fence or a system call empties it. So a fence
+that is missing is found. Reads that overtake reads, as on aarch64, are the litmus test's business.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["BASE", "Machine", "Party", "board_memory", "explore", "load_protocol"]
+__all__ = ["BASE", "PRIVATE", "Machine", "Party", "Steps", "board_memory", "explore", "load_protocol"]
 
 BASE = 1 << 20
 PRIVATE = 1 << 40
-_ATOMICS = frozenset(
-    "add cas clz copy ctz fence futex_wait futex_wake load monotonic_ns or_ pause peek poke popcount store swap xand"
-    .split()  # the names that `atomics` exports
-)
-_PROTOCOL = ("layout", "blocks", "leases", "tasks", "sweep", "hot")
+_BOARD = ("sweep", "witness", "hot")
+_NOT_PROTOCOL = frozenset({"atomics", "jit"})
+_FIXED_WORDS = 64  # of a board's header: they never change
 _MASK = (1 << 64) - 1
+_READS, _WRITES = frozenset({"load", "peek"}), frozenset({"store", "poke"})
+_BOTH = frozenset({"cas", "add", "or_", "xand", "swap"})
+_ALONE = frozenset({"clz", "ctz", "fence", "monotonic_ns", "pause", "popcount"})
+_YIELDED = _BOTH | {"copy", "futex_wait", "futex_wake"}
 
 Op = tuple[Any, ...]
 Steps = Generator[Op, int, Any]
+Edit = tuple[str, str]
 
 
 def _signed(value: int) -> int:
@@ -38,11 +54,59 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-class _Stepwise(ast.NodeTransformer):
-    """Turns calls of atomics into yields, and calls of protocol functions into delegation."""
+# --- what a protocol function calls directly: nobody could tell when it is done ------------------------------------
 
-    def __init__(self, names: frozenset[str]) -> None:
+_running: list[Party] = []
+
+
+def _clz(value: int) -> int:
+    return 64 - (value & _MASK).bit_length()
+
+
+def _ctz(value: int) -> int:
+    value &= _MASK
+    return (value & -value).bit_length() - 1 if value else 64
+
+
+def _popcount(value: int) -> int:
+    return (value & _MASK).bit_count()
+
+
+def _pause() -> None:
+    _running[-1].machine.now += 1
+
+
+def _fence() -> None:
+    _running[-1].drain()
+
+
+def _monotonic_ns() -> int:
+    machine = _running[-1].machine
+    machine.now += 1
+    return machine.now
+
+
+def _read(address: int) -> int:
+    return _running[-1].machine.words.get(address, 0)
+
+
+def _write(address: int, value: int) -> None:
+    _running[-1].machine.words[address] = _signed(value)
+
+
+_HELPERS = {
+    "_clz": _clz, "_ctz": _ctz, "_popcount": _popcount, "_pause": _pause, "_fence": _fence,
+    "_monotonic_ns": _monotonic_ns, "_read": _read, "_write": _write,
+}  # fmt: skip
+
+
+class _Stepwise(ast.NodeTransformer):
+    """Turns calls of atomics on shared words into yields, and calls of protocol functions into delegation."""
+
+    def __init__(self, names: frozenset[str], first: int) -> None:
         self._names = names
+        self._first = first
+        self._temporaries = 0
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         self.generic_visit(node)
@@ -55,28 +119,75 @@ class _Stepwise(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Name):
-            name = node.func.id
-            if name in _ATOMICS:
-                return ast.Yield(ast.Tuple([ast.Constant(name), *node.args], ast.Load()))
-            if name in self._names:
-                return ast.YieldFrom(node)
+        if not isinstance(node.func, ast.Name):
+            return node
+        name, args = node.func.id, node.args
+        if name in self._names:
+            return ast.YieldFrom(node)
+        if name in _YIELDED:
+            return ast.Yield(ast.Tuple([ast.Constant(name), *args], ast.Load()))
+        if name in _ALONE:
+            return ast.Call(ast.Name(f"_{name}", ast.Load()), args, [])
+        if name in _READS | _WRITES:
+            self._temporaries += 1
+            kept = f"_address_{self._temporaries}"
+            address = ast.Name(kept, ast.Load())
+            within = ast.Compare(
+                ast.Constant(self._first),
+                [ast.LtE(), ast.Lt()],
+                [ast.NamedExpr(ast.Name(kept, ast.Store()), args[0]), ast.Constant(PRIVATE)],
+            )
+            direct = "_read" if name in _READS else "_write"
+            return ast.IfExp(
+                within,
+                ast.Yield(ast.Tuple([ast.Constant(name), address, *args[1:]], ast.Load())),
+                ast.Call(ast.Name(direct, ast.Load()), [address, *args[1:]], []),
+            )
         return node
 
 
-def load_protocol(edit: tuple[str, str] | None = None, **overrides: int) -> SimpleNamespace:
-    """All protocol functions as generators, and the layout's constants, some of them overridden.
+def _with_imports(folder: Path, roots: Sequence[str]) -> dict[str, str]:
+    """The sources of some modules of the package and of what they import from it, in the order of their imports."""
+    found: dict[str, str] = {}
 
-    `edit` replaces a text in the sources by another one: a planted fault.
+    def add(name: str) -> None:
+        if name in found or name in _NOT_PROTOCOL:
+            return
+        text = (folder / f"{name}.py").read_text()
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("swarm_agents.shm."):
+                add(str(node.module).rpartition(".")[2])
+        found[name] = text
+
+    for root in roots:
+        add(root)
+    return found
+
+
+def load_protocol(
+    edit: Edit | Sequence[Edit] = (),
+    *,
+    roots: Sequence[str] = _BOARD,
+    fixed: int = _FIXED_WORDS,
+    **overrides: int,
+) -> SimpleNamespace:
+    """All functions of some modules of `swarm_agents.shm` as generators, and their constants, some of them overridden.
+
+    Args:
+        edit: texts in the sources, each to be replaced by another one: a planted fault.
+        roots: modules that import all others that are needed; names must be unique among them all.
+        fixed: how many words from BASE on never change and are read without a step.
     """
     package = importlib.util.find_spec("swarm_agents.shm")
     assert package is not None
     assert package.submodule_search_locations is not None
     folder = Path(next(iter(package.submodule_search_locations)))
-    texts = {name: (folder / f"{name}.py").read_text() for name in _PROTOCOL}
-    if edit is not None:
-        assert sum(text.count(edit[0]) for text in texts.values()) == 1, f"not once in the sources: {edit[0]!r}"
-        texts = {name: text.replace(*edit) for name, text in texts.items()}
+    texts = _with_imports(folder, roots)
+    edits: Sequence[Any] = [edit] if edit and isinstance(edit[0], str) else edit
+    for old, new in edits:
+        times = sum(text.count(old) for text in texts.values())
+        assert times == 1, f"{times} times in the sources, plant the fault anew: {old!r}"
+        texts = {name: text.replace(old, new) for name, text in texts.items()}
     trees = {name: ast.parse(text) for name, text in texts.items()}
     functions = frozenset(
         node.name
@@ -85,92 +196,49 @@ def load_protocol(edit: tuple[str, str] | None = None, **overrides: int) -> Simp
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(d, ast.Name) and d.id in ("jit", "jit_nogil") for d in node.decorator_list)
     )
-    space: dict[str, Any] = {"__name__": "stepwise"}
-    for tree in trees.values():
+    space: dict[str, Any] = {"__name__": "stepwise", **_HELPERS}
+    for name, tree in trees.items():
         kept: list[ast.stmt] = []
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name in functions:
-                kept.append(_Stepwise(functions).visit(node))
+                kept.append(_Stepwise(functions, BASE + fixed * 8).visit(node))
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("swarm_agents.shm"):
                 continue
             elif not (isinstance(node, ast.Expr | ast.If)):
                 kept.append(node)
         module = ast.fix_missing_locations(ast.Module(kept, []))
-        exec(compile(module, "stepwise", "exec"), space)
-        for name, value in overrides.items():
-            if name in space:
-                space[name] = value
+        exec(compile(module, str(folder / f"{name}.py"), "exec"), space)
+        for constant, value in overrides.items():
+            if constant in space:
+                space[constant] = value
     return SimpleNamespace(**space)
 
 
 class Machine:
     """A memory of words, with a clock that ticks once an operation."""
 
-    def __init__(self, words: dict[int, int]) -> None:
+    def __init__(self, words: dict[int, int], *, relaxed: bool = False) -> None:
         self.words = dict(words)
         self.now = 1_000_000
+        #: Whether stores may be seen late.
+        self.relaxed = relaxed
+        self.parties: list[Party] = []
 
     def run(self, steps: Steps) -> Any:
         """Runs a function to its end without interruption; its value."""
         party = Party("alone", steps, self)
+        self.parties.remove(party)
         while party.step():
-            pass
+            assert not party.asleep, "sleeps, and nobody else runs"
+        party.drain()
         return party.value
-
-    def do(self, op: Op) -> int:
-        """Makes one operation."""
-        name, *args = op
-        words = self.words
-        self.now += 1
-        match name:
-            case "load" | "peek":
-                return words.get(args[0], 0)
-            case "store" | "poke":
-                words[args[0]] = _signed(args[1])
-                return 0
-            case "cas":
-                if words.get(args[0], 0) != _signed(args[1]):
-                    return 0
-                words[args[0]] = _signed(args[2])
-                return 1
-            case "add" | "or_" | "xand" | "swap":
-                before = words.get(args[0], 0)
-                after = {
-                    "add": before + args[1],
-                    "or_": before | args[1],
-                    "xand": before & args[1],
-                    "swap": args[1],
-                }[name]
-                words[args[0]] = _signed(after)
-                return before
-            case "copy":
-                target, source, count = args
-                for at in range(0, count, 8):
-                    words[target + at] = words.get(source + at, 0)
-                return 0
-            case "ctz":
-                value = args[0] & _MASK
-                return (value & -value).bit_length() - 1 if value else 64
-            case "clz":
-                return 64 - (args[0] & _MASK).bit_length()
-            case "popcount":
-                return (args[0] & _MASK).bit_count()
-            case "monotonic_ns":
-                return self.now
-            case "fence" | "pause" | "futex_wake" | "futex_wait":
-                return 0
-        raise AssertionError(name)
-
-
-def _shared(op: Op) -> bool:
-    """Whether another party could tell when the operation is made."""
-    if op[0] in ("load", "store", "cas", "add", "or_", "xand", "swap"):
-        return bool(op[1] >= BASE + 64 * 8)  # the header's first words never change
-    return op[0] in ("poke", "copy") and op[1] < PRIVATE
 
 
 class Party:
-    """One process: a function that is carried out step by step."""
+    """One process: a function that is carried out step by step, one operation on shared memory each.
+
+    A scenario's own generators may yield such operations too: `yield "load", address`, `yield "poke", address, value`.
+    """
 
     def __init__(self, name: str, steps: Steps, machine: Machine) -> None:
         self.name = name
@@ -178,87 +246,258 @@ class Party:
         self.value: Any = None
         self.done = False
         self.killed = False
+        #: The address of the futex that it sleeps on, or 0.
+        self.asleep = 0
+        #: What it does next, and whether its last operation was a write.
+        self.pending: Op = ()
+        self.wrote = False
+        #: Stores that nobody else sees yet, oldest first.
+        self.buffer: list[tuple[int, int]] = []
         self._steps = steps
-        self._pending: Op = ()
+        machine.parties.append(self)
         self._advance(None)
-
-    def _advance(self, answer: int | None) -> None:
-        try:
-            op = self._steps.send(answer)  # type: ignore[arg-type]
-            while not _shared(op):
-                op = self._steps.send(self.machine.do(op))
-            self._pending = op
-        except StopIteration as end:
-            self.value = end.value
-            self.done = True
-
-    def step(self) -> bool:
-        """Makes the next shared operation; False when there is none left."""
-        if self.done or self.killed:
-            return False
-        self._advance(self.machine.do(self._pending))
-        return not self.done
-
-    def kill(self) -> None:
-        self.killed = True
-        self._steps.close()
 
     @property
     def runs(self) -> bool:
-        return not (self.done or self.killed)
+        return not (self.done or self.killed or self.asleep)
+
+    def step(self) -> bool:
+        """Makes the next shared operation; False when there is none left."""
+        if not self.runs:
+            return False
+        op = self.pending
+        self.machine.now += 1
+        self.wrote = op[0] not in _READS
+        if op[0] == "futex_wait" and self._read(op[1]) & 0xFFFFFFFF == op[2] & 0xFFFFFFFF:
+            self.drain()
+            self.asleep = op[1]
+            return True
+        self._advance(getattr(self, f"_do_{op[0]}")(*op[1:]))
+        return not self.done
+
+    def wake(self, answer: int = 0) -> None:
+        """Ends its sleep: by a wake, or with -1 by the time limit."""
+        assert self.asleep
+        self.asleep = 0
+        self._advance(answer)
+
+    def kill(self) -> None:
+        """Ends it where it is. What it has stored is seen, as the kernel's own fences see to it."""
+        self.drain()
+        self.killed = True
+        self._steps.close()
+
+    def drain(self, keep: int = 0) -> None:
+        """Shows its stores to everybody, but for the latest `keep`."""
+        while len(self.buffer) > keep:
+            address, value = self.buffer.pop(0)
+            self.machine.words[address] = value
+
+    def _advance(self, answer: int | None) -> None:
+        _running.append(self)
+        try:
+            op = self._steps.send(answer)  # type: ignore[arg-type]
+            while op[0] not in _BOTH and not (op[0] == "copy" or BASE <= op[1] < PRIVATE):
+                op = self._steps.send(getattr(self, f"_do_{op[0]}")(*op[1:]))  # on private memory
+            self.pending = op
+        except StopIteration as end:
+            self.value = end.value
+            self.done = True
+        finally:
+            _running.pop()
+
+    # -- operations
+
+    def _read(self, address: int) -> int:
+        for at, value in reversed(self.buffer):
+            if at == address:
+                return value
+        return self.machine.words.get(address, 0)
+
+    def _write(self, address: int, value: int) -> int:
+        if self.machine.relaxed and address < PRIVATE:
+            self.buffer.append((address, _signed(value)))
+        else:
+            self.machine.words[address] = _signed(value)
+        return 0
+
+    _do_load = _do_peek = _read
+    _do_store = _do_poke = _write
+
+    def _do_cas(self, address: int, expected: int, desired: int) -> int:
+        self.drain()
+        if self._read(address) != _signed(expected):
+            return 0
+        self.machine.words[address] = _signed(desired)
+        return 1
+
+    def _change(self, address: int, value: Callable[[int], int]) -> int:
+        self.drain()
+        before = self._read(address)
+        self.machine.words[address] = _signed(value(before))
+        return before
+
+    def _do_add(self, address: int, operand: int) -> int:
+        return self._change(address, lambda before: before + operand)
+
+    def _do_or_(self, address: int, operand: int) -> int:
+        return self._change(address, lambda before: before | operand)
+
+    def _do_xand(self, address: int, operand: int) -> int:
+        return self._change(address, lambda before: before & operand)
+
+    def _do_swap(self, address: int, operand: int) -> int:
+        return self._change(address, lambda before: operand)
+
+    def _do_copy(self, target: int, source: int, count: int) -> int:
+        for at in range(0, count, 8):
+            self._write(target + at, self._read(source + at))
+        return 0
+
+    def _do_futex_wait(self, address: int, expected: int, timeout_ns: int) -> int:
+        return -1  # the word has changed: see `step`
+
+    def _do_futex_wake(self, address: int, count: int) -> int:
+        self.drain()
+        woken = [party for party in self.machine.parties if party.asleep == address and not party.killed][:count]
+        for party in woken:
+            party.wake()
+        return len(woken)
 
 
-Scenario = Callable[[], tuple[list[Party], Iterable[str], Callable[[], None]]]
+Scenario = Callable[[], tuple[Sequence[Party], Iterable[str], Callable[[], None]]]
 
 
-def explore(scenario: Scenario, *, preemptions: int, kills: int = 0, most: int = 400) -> int:
+def _touched(op: Op) -> tuple[list[int], list[int]]:
+    """The shared words that an operation reads and writes."""
+    name = op[0]
+    if name == "copy":
+        target, source, count = op[1:]
+        reads, writes = ([at + i for i in range(0, count, 8) if at < PRIVATE] for at in (source, target))
+        return reads, writes
+    if name in _READS or name == "futex_wait":
+        return [op[1]], []
+    return [], [op[1]]
+
+
+class _Uses:
+    """Which party has used which word: to find the words that are worth being stopped at."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, set[str]] = {}
+        self._written: dict[int, set[str]] = {}
+        self.contended: set[int] = set()
+
+    def note(self, party: str, op: Op) -> None:
+        reads, writes = _touched(op)
+        for address in reads:
+            if self._written.get(address, {party}) - {party}:
+                self.contended.add(address)
+            self._read.setdefault(address, set()).add(party)
+        for address in writes:
+            others = self._read.get(address, set()) | self._written.get(address, set())
+            if others - {party}:
+                self.contended.add(address)
+            self._written.setdefault(address, set()).add(party)
+
+
+def _one(
+    scenario: Scenario,
+    path: list[int],
+    uses: _Uses,
+    stops: frozenset[int],
+    budget: tuple[int, int, bool, int],
+) -> list[int]:
+    """Carries one schedule out; how many ways there were to go on at each of its decisions."""
+    preemptions, kills, relaxed, most = budget
+    parties, mortal, check = scenario()
+    mortals = set(mortal)
+    for party in parties:
+        party.machine.relaxed = relaxed
+    current, steps = -1, 0
+    widths: list[int] = []
+
+    def choose(options: int) -> int:
+        if options == 1:
+            return 0
+        widths.append(options)
+        return path[len(widths) - 1] if len(widths) <= len(path) else 0
+
+    while True:
+        running = [party for party in parties if party.runs]
+        if not running:
+            break
+        assert steps < most, "a schedule does not end"
+        now = parties[current] if current >= 0 else None
+        if now is None or not now.runs:
+            options: list[tuple[str, Party]] = [("go", party) for party in running]
+        else:
+            options = [("go", now)]
+            reads, writes = _touched(now.pending)
+            if preemptions and not stops.isdisjoint(reads + writes):
+                options += [("go", party) for party in running if party is not now]
+            if kills and now.name in mortals and (now.wrote or writes):
+                options.append(("kill", now))
+        what, party = options[choose(len(options))]
+        if what == "kill":
+            kills -= 1
+            party.kill()
+            continue
+        if now is not None and party is not now:
+            if now.runs:
+                preemptions -= 1
+            now.drain(choose(len(now.buffer) + 1))
+        current = parties.index(party)
+        uses.note(party.name, party.pending)
+        party.step()
+        steps += 1
+    for party in parties:
+        party.drain()
+        party.machine.relaxed = False
+    check()
+    return widths
+
+
+def explore(
+    scenario: Scenario,
+    *,
+    preemptions: int,
+    kills: int = 0,
+    relaxed: bool = False,
+    most: int = 2000,
+) -> int:
     """Goes through all schedules of a scenario; returns how many there were.
 
-    A scenario makes the parties anew, names those that may be killed, and gives a function that checks the end. The
-    first party begins; another one goes on when it ends, is killed, or is preempted.
+    Args:
+        scenario: makes the parties anew, names those that may be killed, and gives a function that checks the end.
+        preemptions: how often a party that could go on is made to wait for another one. Who begins, and who goes on
+            when one has ended, sleeps or was killed, is tried in every way besides.
+        kills: how many parties are killed at most.
+        relaxed: whether stores may be seen late.
+        most: operations that a schedule may have: more is taken for a loop without end.
     """
-    schedules = 0
-    path: list[int] = []
+    uses = _Uses()
+    stops: frozenset[int] = frozenset()
+    budget = (0, 0, False, most)
     while True:
-        parties, mortal, check = scenario()
-        mortals = set(mortal)
-        current, left, deaths, depth = 0, preemptions, kills, 0
-        widths: list[int] = []
-        while any(party.runs for party in parties):
-            assert depth < most, "a schedule does not end"
-            if not parties[current].runs:
-                options: list[tuple[str, int]] = [("go", i) for i, party in enumerate(parties) if party.runs]
-            else:
-                options = [("go", current)]
-                if left:
-                    options += [("go", i) for i, party in enumerate(parties) if party.runs and i != current]
-                if deaths and parties[current].name in mortals:
-                    options.append(("kill", current))
-            choice = path[depth] if depth < len(path) else 0
-            widths.append(len(options))
-            what, who = options[choice]
-            if what == "kill":
-                deaths -= 1
-                parties[who].kill()
-            else:
-                if who != current and parties[current].runs:
-                    left -= 1
-                current = who
-                parties[who].step()
-            depth += 1
-        try:
-            check()
-        except BaseException as error:
-            taken = [path[i] if i < len(path) else 0 for i in range(depth)]
-            error.add_note(f"schedule {schedules}: {[(i, c) for i, c in enumerate(taken) if c]}")
-            raise
-        schedules += 1
-        path = (path + [0] * depth)[:depth]
-        while path and path[-1] + 1 >= widths[len(path) - 1]:
-            path.pop()
-        if not path:
+        schedules = 0
+        path: list[int] = []
+        while True:
+            try:
+                widths = _one(scenario, path, uses, stops, budget)
+            except BaseException as error:
+                error.add_note(f"schedule {schedules}, decisions {path}")
+                raise
+            schedules += 1
+            path = (path + [0] * len(widths))[: len(widths)]
+            while path and path[-1] + 1 >= widths[len(path) - 1]:
+                path.pop()
+            if not path:
+                break
+            path[-1] += 1
+        if stops == uses.contended and budget == (preemptions, kills, relaxed, most):
             return schedules
-        path[-1] += 1
+        stops, budget = frozenset(uses.contended), (preemptions, kills, relaxed, most)
 
 
 def board_memory(protocol: SimpleNamespace, *, slots: int = 2, cells: int = 4, pages: int = 4) -> dict[int, int]:
