@@ -74,8 +74,8 @@ class Swarm(Executor):
             public_key: the clients' CURVE public key.
             secret_key: the clients' CURVE secret key.
             token: bearer token of the REST interface, for an `http://` URL.
-            copy: False: through shared memory, arrays of results are shown where they lie, read-only; their room is free
-                again when the program has let them go, and until then it is missing to everybody on the node.
+            copy: False: through shared memory, arrays of results are shown where they lie, read-only. Their room is
+                free again when the program has let them go; until then it is missing to everybody on the node.
 
         Raises:
             Unreachable: nothing answers, or nothing says where the swarm is.
