@@ -32,6 +32,8 @@ COMMANDS = {
     "top": "Watch a swarm live.",
     "agents": "List a swarm's agents.",
     "events": "List what happened to a swarm: deaths, takeovers, restarts, and what the operator did.",
+    "aside": "List the tasks that were given up, and who died over them.",
+    "audit": "Show who changed a swarm, when, and from what to what; --verify checks that the trail is whole.",
     "kernels": "List the kernels, what they take and what they do.",
     "cache": "Show, warm or clear the cache of compiled kernels.",
     "connection": "Write a file by which a program without a kubeconfig connects to a swarm.",

@@ -65,6 +65,7 @@ class ResourceAgent(AsyncAgent):
             host=identity.pod_ip,
             log=context.log,
             report=self.report,
+            keep=context.board.directory,
         )
         rest = Rest(hub, self.keys.token, report=self.report, kernels=self.kernels)
         try:

@@ -78,6 +78,8 @@ class Carrier:
         rng: random.Random,
     ) -> None:
         self.peers: dict[str, Peer[Claimed]] = {}
+        #: Nodes whose hubs keep copies of checkpoints.
+        self.copying: set[str] = set()
         #: Nothing more leaves.
         self.draining = False
         self._reactor = reactor
@@ -196,6 +198,7 @@ class Carrier:
             case schema.Welcome():
                 link.welcomed()
                 peer.limit = message.max_message_bytes
+                (self.copying.add if message.copies else self.copying.discard)(peer.node)
                 peer.window.grant(message.window, message.bytes)
                 link.send(schema.Heartbeat(self._reactor.clock(), load=self._desk.load()))
                 self._log.info("connected to a hub", node=peer.node, address=link.address)

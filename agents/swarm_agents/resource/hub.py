@@ -24,6 +24,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,8 +41,10 @@ from swarm_agents.errors import (
 )
 from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier, heartbeat
 from swarm_agents.resource.desk import Answered, Claimed, Desk
+from swarm_agents.resource.mirroring import Mirroring
 from swarm_agents.resource.peers import Peer
 from swarm_agents.resource.sessions import Entry, Session, Sessions
+from swarm_agents.runtime.store import parse_task
 from swarm_agents.wire import schema
 from swarm_agents.wire.credit import offer
 from swarm_agents.wire.frames import FrameError, pack, payload_bytes, unpack
@@ -86,8 +89,11 @@ class Hub:
         log: Any,
         report: Callable[[], dict[str, Any]] | None = None,
         rng: random.Random | None = None,
+        keep: Path | None = None,
     ) -> None:
         """Binds `host`:hubPort, and the other addresses that the settings give this node; `start` begins to serve.
+
+        `keep`: the board's directory, where checkpoints lie; without one none is mirrored.
 
         Raises:
             PortInUse: another process listens there.
@@ -126,6 +132,9 @@ class Hub:
             schema.Credit: self._on_credit,
             schema.Query: self._on_query,
             schema.Bye: self._on_bye,
+            schema.Mirrored: self._on_mirror,
+            schema.Confirmed: self._on_mirror,
+            schema.Withdrawn: self._on_mirror,
         }
         self._authenticator = (
             Authenticator(
@@ -158,6 +167,17 @@ class Hub:
             counts=self.counts,
             rng=rng or random.Random(),
         )
+        self._mirroring: Mirroring | None = None
+        if keep is not None:
+            self._mirroring = Mirroring(
+                keep,
+                node,
+                most=settings.checkpoints.node_bytes,
+                nodes=self._copying,
+                send=self._send_to,
+                origin=self._origin,
+                log=log,
+            )
 
     def _bind(self, address: str) -> zmq.Socket[bytes]:
         return bind_router(
@@ -191,6 +211,8 @@ class Hub:
             self.reactor.call_later(_CREDIT_EVERY, self._renew_credit)
         self.reactor.after_turn = self._from_board
         self.reactor.start()
+        if self._mirroring is not None:
+            self._mirroring.start()
         self.desk.listen(self.reactor, self._from_board)
 
     def apply(self, settings: Settings) -> None:
@@ -229,6 +251,8 @@ class Hub:
 
     def shut(self) -> None:
         """`close`, for those without an event loop."""
+        if self._mirroring is not None:
+            self._mirroring.close()
         with self.reactor:
             self.draining = True
             self.carrier.stop()
@@ -357,6 +381,29 @@ class Hub:
     def _on_bye(self, session: Session, route: bytes, bye: schema.Bye, payload: list[Any]) -> None:
         self.sessions.close(session)
 
+    # -- checkpoints of other nodes, and ours there: what the thread that deals with them asks of the hub
+
+    def _on_mirror(self, session: Session, route: bytes, message: Any, payload: list[Any]) -> None:
+        if self._mirroring is not None and session.kind == "hub" and session.node in self.peers:
+            self._mirroring.heard(session.node, message, b"".join(bytes(part) for part in payload))
+
+    def _copying(self) -> list[str]:
+        with self.reactor:
+            return [node for node, peer in self.peers.items() if peer.open and node in self.carrier.copying]
+
+    def _send_to(self, node: str, message: Any, payload: bytes = b"") -> bool:
+        if len(payload) + schema.MAX_HEADER_BYTES > self._limit:
+            return False
+        with self.reactor:
+            peer = self.peers.get(node)
+            return peer is not None and peer.send(message, [payload] if payload else [])
+
+    def _origin(self, key: str) -> str:
+        task = parse_task(key)
+        with self.reactor:
+            entry = self.sessions.find(task[0]) if task is not None else None
+            return next((session.node for session in entry.sessions if session.kind == "hub"), "") if entry else ""
+
     def _hello(self, route: bytes, hello: schema.Hello, kind: str) -> None:
         uid = self.settings.uid
         if hello.swarm and hello.swarm != uid:
@@ -396,6 +443,7 @@ class Hub:
                 max_message_bytes=self._limit,
                 heartbeat=heartbeat(self.settings) if hello.peer == "hub" else CLIENT_HEARTBEAT,
                 bytes=size,
+                copies=self._mirroring is not None,
             ),
             route=route,
         )

@@ -28,13 +28,11 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Protocol
-
-import msgspec
-from msgspec import Meta
+from typing import Protocol
 
 from swarm_agents.runtime.keepfile import copy_of, numbers, read
 from swarm_agents.runtime.store import file_name, list_files, parse_task
+from swarm_agents.wire.schema import Confirmed, Mirrored, Withdrawn
 
 __all__ = ["Confirmed", "Copies", "Mirror", "MirrorLink", "Mirrored", "Withdrawn", "newest_of", "partner", "read_bytes"]
 
@@ -47,36 +45,6 @@ ROOM = 32 << 20
 #: A key must have been kept for so long before it is mirrored: what is over sooner is not worth a message (seconds).
 SETTLED = 0.5
 _KEEP, _COPY = "board.keep-t", "board.copy-"
-
-_Key = Annotated[str, Meta(max_length=512)]
-_Number = Annotated[int, Meta(ge=0, le=1 << 48)]
-
-
-class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    pass
-
-
-class Mirrored(_Message, frozen=True, tag="mirrored"):
-    """A task's checkpoint; the bytes of its file follow as payload."""
-
-    key: _Key
-    term: _Number
-    sequence: _Number
-
-
-class Confirmed(_Message, frozen=True, tag="confirmed"):
-    """What the partner has of a key now: what was sent, or something newer. Term 0: nothing, it had no room."""
-
-    key: _Key
-    term: _Number
-    sequence: _Number
-
-
-class Withdrawn(_Message, frozen=True, tag="withdrawn"):
-    """The task is answered: its copy, up to this term, is of no use."""
-
-    key: _Key
-    term: _Number
 
 
 class MirrorLink(Protocol):

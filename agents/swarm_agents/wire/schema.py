@@ -18,7 +18,7 @@ wire are spans, never instants: two nodes' clocks need not agree.
 
 The structs are arrays, not maps: a field is added at the end with a default, and older peers skip it. Anything else is
 a new `WIRE_VERSION`. Rejected: a version inside the header (it could not be read by a peer for whom the header's form
-changed), and Protocol Buffers (a compiler in the build for thirteen structs).
+changed), and Protocol Buffers (a compiler in the build for sixteen structs).
 """
 
 from __future__ import annotations
@@ -38,17 +38,20 @@ __all__ = [
     "Answer",
     "Bye",
     "Cancel",
+    "Confirmed",
     "Credit",
     "Heartbeat",
     "Hello",
     "Load",
     "Message",
+    "Mirrored",
     "Query",
     "Refusal",
     "Report",
     "Submit",
     "TaskId",
     "Welcome",
+    "Withdrawn",
 ]
 
 MAGIC = b"ASW"
@@ -65,6 +68,9 @@ Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Span = Annotated[float, Meta(ge=0, le=1e9)]
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=256)]
+#: What a checkpoint belongs to, and which of those of its key it is.
+Key = Annotated[str, Meta(max_length=512)]
+Number = Annotated[int, Meta(ge=0, le=1 << 48)]
 
 #: The submitter's session and its running number there: unique for as long as anything remembers it.
 TaskId = tuple[_U64, _U64]
@@ -104,6 +110,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     heartbeat: Span
     #: Bytes of arguments that the peer may have unanswered; with `window`, its first credit.
     bytes: Count = 1 << 40
+    #: Whether it keeps other nodes' checkpoints: nobody else is sent any.
+    copies: bool = False
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -209,6 +217,30 @@ class Bye(_Message, frozen=True, tag="bye"):
     """The peer leaves on purpose: its tasks are cancelled and its answers forgotten."""
 
 
+class Mirrored(_Message, frozen=True, tag="mirrored"):
+    """A task's checkpoint, for the case that its node is lost; the bytes of its file follow as payload."""
+
+    key: Key
+    term: Number
+    sequence: Number
+
+
+class Confirmed(_Message, frozen=True, tag="confirmed"):
+    """What a node has of a key's copies now: what was sent, or something newer. Term 0: nothing, it had no room."""
+
+    key: Key
+    term: Number
+    sequence: Number
+
+
+class Withdrawn(_Message, frozen=True, tag="withdrawn"):
+    """The task is answered: its copy, up to this term, is of no use."""
+
+    key: Key
+    term: Number
+
+
 Message = (
     Hello | Welcome | Submit | Accepted | Answer | Ack | Cancel | Heartbeat | Credit | Refusal | Query | Report | Bye
+    | Mirrored | Confirmed | Withdrawn
 )

@@ -58,6 +58,11 @@ MESSAGES = st.one_of(
     st.builds(schema.Query, U64),
     st.builds(schema.Report, U64),
     st.builds(schema.Bye),
+    *(
+        st.builds(message, NAMES, st.integers(0, 1 << 48), st.integers(0, 1 << 48))
+        for message in (schema.Mirrored, schema.Confirmed)
+    ),
+    st.builds(schema.Withdrawn, NAMES, st.integers(0, 1 << 48)),
 )
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=100), max_size=4)
 VALUES = st.recursive(
