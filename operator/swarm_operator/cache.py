@@ -14,6 +14,7 @@ from functools import partial
 from swarm_operator import names
 from swarm_operator.agents import Agents
 from swarm_operator.api.read import read_spec
+from swarm_operator.audit import Anchor
 from swarm_operator.keys import KeyMemory, examine
 from swarm_operator.kube import Api
 from swarm_operator.reflector import Reflector
@@ -47,6 +48,10 @@ class Cache:
         self.reflectors: list[Reflector] = []
         #: Called with each Swarm that something happened to.
         self.on_key: Callable[[names.Key], None] = lambda key: None
+        #: Told of each Swarm that came, changed or went, as it was and as it is.
+        self.on_swarm: Callable[[SwarmView | None, SwarmView | None], None] = lambda old, new: None
+        #: Where a Swarm's audit trail ends, by its UID.
+        self.anchor: Callable[[str], Anchor | None] = lambda uid: None
         for kind in ("Swarm", "Pod", "Node", *CHILD_KINDS):
             selector = names.LABEL_SWARM if kind not in ("Swarm", "Node") else ""
             for space in ("",) if kind == "Node" else self._spaces:
@@ -101,6 +106,7 @@ class Cache:
             objects=objects,
             agents=self._agents.reports(pod.uid for pod in pods),
             keys=keys,
+            audit=self.anchor(swarm.uid),
         )
 
     def token(self, key: names.Key) -> str:
@@ -113,6 +119,11 @@ class Cache:
             self._agents.forget(old.uid)
         if isinstance(old, SwarmView) and new is None:
             self._memory.forget(old.uid)
+        if isinstance(old, SwarmView) or isinstance(new, SwarmView):
+            self.on_swarm(
+                old if isinstance(old, SwarmView) else None,
+                new if isinstance(new, SwarmView) else None,
+            )
         if isinstance(old or new, NodeView):
             self._note_node(old, new)
             for key in self.swarms():

@@ -99,6 +99,7 @@ class Executor:
     ) -> None:
         self._api, self._cache, self._agents, self._memory = api, cache, agents, memory
         self._leads, self._new_keys = leads, new_keys
+        self.leads = leads
         self._limit = asyncio.Semaphore(_GLOBAL)
         self._asking: dict[str, asyncio.Task[None]] = {}
         #: Told of a Swarm whose agents said something new, and how soon (seconds) to look at it again.

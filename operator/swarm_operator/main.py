@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     from swarm_operator.agents import Agents
+    from swarm_operator.auditor import Auditor
     from swarm_operator.cache import Cache
     from swarm_operator.controller import Controller
     from swarm_operator.events import Recorder
@@ -83,6 +84,8 @@ async def _run(options: argparse.Namespace) -> int:
         leader = Leader(api, options.lease_namespace or api.namespace, identity, time.monotonic)
     cache = Cache(api, options.namespace, agents, memory, time.monotonic)
     executor = Executor(api, cache, agents, memory, leads=leader.leads if leader else lambda: True)
+    auditor = Auditor(api, executor.leads, time.time, lambda key: cache.on_key(key))
+    cache.on_swarm, cache.anchor = auditor.changed, auditor.anchor
     recorder = Recorder(api, identity, time.monotonic)
     controller = Controller(api, cache, executor, recorder, metrics, leader)
     synced = asyncio.Event()
@@ -101,6 +104,7 @@ async def _run(options: argparse.Namespace) -> int:
     metrics.gauge("swarms", "Swarms in the cache.", lambda: sum(1 for _ in cache.swarms()))
     metrics.gauge("pods", "Pods in the cache.", lambda: sum(len(store) for store in cache.stores("Pod")))
     metrics.gauge("watch_age_seconds", "Since the quietest watch was heard of.", cache.age)
+    metrics.gauge("audit_entries", "Audit entries that this replica has written.", lambda: auditor.entries)
     metrics.gauge("leading", "1 while this replica writes.", lambda: float(leader is None or leader.leads()))
     metrics.gauge("events_dropped", "Kubernetes Events that were not written.", lambda: recorder.dropped)
     runner, port = await serve(options.http_bind, metrics, alive, ready)
@@ -124,6 +128,7 @@ async def _run(options: argparse.Namespace) -> int:
                 cache, agents, recorder, leader.leads if leader else lambda: True, time.monotonic, time.time
             )
             tasks.append(asyncio.create_task(gatherer.run(), name="gather"))
+            tasks.append(asyncio.create_task(auditor.run(), name="audit"))
             shell = run_shell(api, options.namespace, controller.queue.add, stop, catch_signals)
             tasks.append(asyncio.create_task(shell, name="kopf"))
         await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,6 +145,8 @@ async def _run(options: argparse.Namespace) -> int:
             if task is not election and task.get_name() != "kopf":
                 task.cancel()
         await recorder.flush()
+        if executor.leads():
+            await auditor.flush()
         if election and leader:
             election.cancel()
             await asyncio.gather(election, return_exceptions=True)

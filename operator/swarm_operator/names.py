@@ -16,6 +16,7 @@ __all__ = [
     "ANNOTATION_NODE",
     "ANNOTATION_RECORD",
     "FIELD_MANAGER",
+    "LABEL_AUDIT",
     "LABEL_ORDINAL",
     "LABEL_REVISION",
     "LABEL_ROLE",
@@ -25,6 +26,7 @@ __all__ = [
     "PodName",
     "agents_service",
     "api_service",
+    "audit_segment",
     "config_map",
     "controller_revision",
     "disruption_budget",
@@ -47,6 +49,8 @@ LABEL_REVISION: Final = f"{_PREFIX}/revision"
 ANNOTATION_NODE: Final = f"{_PREFIX}/node"
 #: The facts of an Event, as JSON.
 ANNOTATION_RECORD: Final = f"{_PREFIX}/record"
+#: Whose audit trail a ConfigMap holds a part of.
+LABEL_AUDIT: Final = f"{_PREFIX}/audit"
 FIELD_MANAGER: Final = "agentswarm-operator"
 LEASE_NAME: Final = "agentswarm-operator"
 
@@ -102,6 +106,11 @@ def api_service(swarm: str) -> str:
 def config_map(swarm: str) -> str:
     """The ConfigMap with the agents' settings."""
     return f"{swarm}-settings"
+
+
+def audit_segment(swarm: str, number: int | str) -> str:
+    """A ConfigMap with a part of the audit trail."""
+    return f"{swarm}-audit-{number}"
 
 
 def secret(swarm: str) -> str:

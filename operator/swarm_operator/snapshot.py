@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.audit import Anchor
 from swarm_operator.names import Key
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
 
@@ -41,6 +42,8 @@ class Snapshot:
     #: By the pod's UID; stale ones (of another start of the pod) may be among them.
     agents: Mapping[str, AgentReport] = field(default_factory=dict)
     keys: KeyState = KeyState()
+    #: Where its audit trail ends; None while that is not known.
+    audit: Anchor | None = None
 
     @property
     def key(self) -> Key:

@@ -82,6 +82,9 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _degraded(snapshot, plan, failures),
     ]
     settings = plan.settings_revision
+    audit = observed.get("audit")
+    if snapshot.audit:
+        audit = {"entries": snapshot.audit.entries, "head": snapshot.audit.head}
     return {
         "observedGeneration": snapshot.swarm.generation,
         "replicas": plan.compute.current,
@@ -93,7 +96,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         "settings": settings or observed.get("settings", ""),
         "observedSettings": settings if settings and plan.acknowledged else observed.get("observedSettings", ""),
         "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
-    }
+    } | ({"audit": audit} if audit else {})
 
 
 def _role(plan: RolePlan) -> dict[str, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +23,7 @@ from msgspec import Struct, field
 __all__ = [
     "CHILD_KINDS",
     "AgentReport",
+    "Manager",
     "NodeView",
     "ObjectView",
     "PodView",
@@ -37,6 +39,16 @@ __all__ = [
 ]
 
 
+class Manager(Struct, frozen=True):
+    """A field manager's entry, as far as it tells who wrote last. `fields` is a hash of what it owns."""
+
+    manager: str
+    operation: str
+    time: str
+    subresource: str
+    fields: str
+
+
 class SwarmView(Struct, frozen=True):
     """A Swarm as stored. `spec` and `status` are plain data; the status is kept only to tell whether it changed."""
 
@@ -48,6 +60,8 @@ class SwarmView(Struct, frozen=True):
     deleting: bool
     spec: dict[str, Any]
     status: dict[str, Any]
+    #: Who has written to it, but for the status.
+    managers: tuple[Manager, ...] = ()
 
 
 class PodView(Struct, frozen=True, gc=False):
@@ -335,6 +349,17 @@ def swarm_view(raw: bytes | msgspec.Raw) -> SwarmView:
         deleting=meta.deletion_timestamp is not None,
         spec=body.get("spec") or {},
         status=body.get("status") or {},
+        managers=tuple(
+            Manager(
+                str(entry.get("manager", "")),
+                str(entry.get("operation", "")),
+                str(entry.get("time", "")),
+                str(entry.get("subresource", "")),
+                hashlib.blake2b(msgspec.json.encode(entry.get("fieldsV1"), order="sorted"), digest_size=8).hexdigest(),
+            )
+            for entry in body["metadata"].get("managedFields") or ()
+            if entry.get("subresource") != "status"
+        ),
     )
 
 

@@ -36,6 +36,13 @@ class RoleStatus(Model):
     draining: int = plain(0, "Finishing their tasks before they leave.", ge=0)
 
 
+class AuditAnchor(Model):
+    """The end of the audit trail."""
+
+    entries: int = plain(0, "Entries ever written.", ge=0)
+    head: Annotated[str, Field(max_length=64)] = plain("", "Hash of the last one.")
+
+
 class SwarmStatus(Model):
     """What the operator has observed."""
 
@@ -50,6 +57,7 @@ class SwarmStatus(Model):
     observed_settings: Annotated[str, Field(max_length=63)] = plain(
         "", "Revision of the settings that every agent has acknowledged."
     )
+    audit: AuditAnchor | None = plain(None, "Where the audit trail ends: by this its truncation is found.")
     conditions: list[Condition] = plain(
         [],
         "Accepted, Ready, Progressing, Degraded.",
