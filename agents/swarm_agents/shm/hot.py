@@ -24,6 +24,9 @@ from swarm_agents.shm.layout import (
     H_LANE_SLOTS,
     H_PORTS,
     H_READY_CAP,
+    HIST_QUEUED,
+    HIST_ROUND_TRIP,
+    HIST_RUN,
     INLINE_MAX,
     LANES,
     M_BEAT,
@@ -57,13 +60,13 @@ from swarm_agents.shm.layout import (
 )
 from swarm_agents.shm.leases import end_leases, lend
 from swarm_agents.shm.parking import claim_wait
+from swarm_agents.shm.tally import path_of, record
 from swarm_agents.shm.tasks import (
     commit,
     count,
     is_fenced,
     member_at,
     port_at,
-    record,
     release,
     slot_at,
     state_at,
@@ -170,8 +173,8 @@ def _settle(base: int, slot: int, mine: int, block: int, member: int, epoch: int
     count(base, member, C_COMMITTED, 1)
     if status != 0:
         count(base, member, C_FAILED, 1)
-    record(base, member, lane, 0, queued)
-    record(base, member, lane, 1, run)
+    record(base, member, lane, HIST_QUEUED, queued)
+    record(base, member, lane, HIST_RUN, run)
     return 1
 
 
@@ -236,11 +239,11 @@ def commit_block(base: int, slot: int, mine: int, block: int, length: int, membe
 @jit
 def finish(base: int, slot: int, word: int, member: int, lane: int, scratch: int) -> int:
     """Ends an answered task of this port, and counts it."""
-    since = monotonic_ns() - peek(slot_at(base, slot) + S_SUBMITTED)
+    since, path = monotonic_ns() - peek(slot_at(base, slot) + S_SUBMITTED), path_of(base, slot)
     if release(base, slot, word, scratch) == 0:
         return 0
     count(base, member, C_ANSWERED, 1)
-    record(base, member, lane, 2, since)
+    record(base, member, lane, HIST_ROUND_TRIP + path, since)
     return 1
 
 

@@ -2,8 +2,8 @@
 
 A board is one memory-mapped file. Its first page holds the geometry; everything else is found by the offsets in it.
 
-    header | members | ports | lanes | slot states | slot ids | slots | histograms | tags of cells | of pages | leases
-           | cells | pages
+    header | members | ports | lanes | slot states | slot ids | slots | histograms | tallies | tags of cells | of pages
+           | leases | cells | pages
 
 Truth and hints
 - The truth about a task is its slot's *state word*; the truth about a block is its *tag*; who refers to a shared
@@ -51,7 +51,7 @@ from swarm_agents.shm.jit import jit
 
 LANES = 4
 MAGIC = 0x4D52_4157_5354_4741  # "AGTSWARM"
-VERSION = 2
+VERSION = 3
 WORD = 8
 LINE = 64
 PAGE = 4096
@@ -70,10 +70,10 @@ H_LANE_WORDS = 29  # words of a bitmap of a lane's slots
 H_MEMBER_WORDS = 30  # words of a bitmap of members
 H_LEASES, H_LEASES_AT = 31, 32
 H_NONCE = 33  # which board this is: a descriptor of an array says it
+H_TALLIES_AT = 34
 # words that change, each on a line of its own
 H_WORK = 64  # futex: raised when work was published and somebody is parked
 H_MAX_ATTEMPTS = 72
-H_RETRIED, H_LOST, H_EXPIRED, H_DROPPED = 80, 81, 82, 83  # counted by sweeps
 H_PAGES_USED = 88
 H_FAILOVERS = 96  # how many failover records were begun
 H_PARKED = 104  # bitmap of parked members: up to 64 words
@@ -124,6 +124,7 @@ S_BLOCK = 64  # where it lies, NO_BLOCK: inline
 S_CANCEL = 72  # not 0: its submitter does not want it any more
 S_WALL_DEADLINE = 80  # f64 bits, unix s: what the submitter said
 S_LEASES = 88  # 0, or the number + 1 of the first lease on the shared arrays among its arguments
+S_PATH = 96  # by which of PATHS it came
 S_INLINE = 128
 INLINE_MAX = SLOT_STRIDE - S_INLINE
 
@@ -162,10 +163,19 @@ LEASE_TAG, LEASE_NAMES = 0, 8
 NAME_MASK, NAME_BLOCK_MASK, NAME_GEN_AT, NAME_NEXT_AT = (1 << 44) - 1, (1 << 24) - 1, 24, 44
 NAME_NEXT_MASK = (1 << 20) - 1
 
-# --- histograms -----------------------------------------------------------------------------------------------------
+# --- statistics -----------------------------------------------------------------------------------------------------
+#: How a task comes to a board: from a program on this node, by TCP, from another node's hub, by REST.
+PATHS = ("local", "tcp", "node", "rest")
+PATH_MASK = 3
 HIST_BUCKETS = 64
-HIST_KINDS = ("queued", "run", "round_trip")
+HIST_WORDS = HIST_BUCKETS + 1  # then the sum in ns
+HIST_QUEUED, HIST_RUN, HIST_ROUND_TRIP = 0, 1, 2  # the last one for each path
+HISTOGRAMS = HIST_ROUND_TRIP + len(PATHS)
 HIST_SHIFT = 7  # the first bucket ends at 128 ns; two buckets an octave
+
+# --- tallies: a word for each event, lane and path ------------------------------------------------------------------
+E_RETRIED, E_LOST, E_EXPIRED, E_DROPPED, E_FULL, E_CANCELLED = range(6)
+EVENT_NAMES = ("retried", "lost", "expired", "dropped", "full", "cancelled")
 
 # --- a process's own scratch words, never shared ---------------------------------------------------------------------
 X_ROTOR, X_HELD, X_PAGE_ROTOR, X_CELL_ROTOR, X_RETRIES = 0, 4, 8, 9, 10  # 4, 4, 1, 1, 4 words
@@ -174,7 +184,8 @@ X_OUT = 16
 X_REFS_AT = X_OUT + 3 * 512
 #: How many shared arrays one task or result may name.
 MOST_REFS = 256
-SCRATCH_WORDS = X_REFS_AT + MOST_REFS
+X_PATH = X_REFS_AT + MOST_REFS
+SCRATCH_WORDS = X_PATH + 1
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -249,7 +260,8 @@ def plan_header(geometry: Geometry) -> dict[int, int]:
         (H_STATES_AT, slots * WORD),
         (H_IDS_AT, slots * WORD),
         (H_SLOTS_AT, slots * SLOT_STRIDE),
-        (H_HIST_AT, geometry.max_members * LANES * len(HIST_KINDS) * HIST_BUCKETS * WORD),
+        (H_HIST_AT, geometry.max_members * LANES * HISTOGRAMS * HIST_WORDS * WORD),
+        (H_TALLIES_AT, len(EVENT_NAMES) * LANES * len(PATHS) * WORD),
         (H_CELL_TAGS_AT, cells * WORD),
         (H_PAGE_TAGS_AT, pages * WORD),
         (H_LEASES_AT, leases * LEASE_STRIDE),

@@ -42,22 +42,27 @@ from swarm_agents.shm.layout import (
     BLOCK_MASK,
     C_CANCELLED,
     C_FULL,
+    E_CANCELLED,
+    E_FULL,
     GEN_MASK,
     H_MAX_ATTEMPTS,
     H_PAGE_BYTES,
     H_PAGES,
     INLINE_MAX,
+    PATHS,
     R_CANCELLED,
     R_EXPIRED,
     RESULT_HEADER,
     SCRATCH_WORDS,
     STATUS_ERROR,
     STATUS_VALUE,
+    X_PATH,
 )
 from swarm_agents.shm.leases import STALE
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.parking import poll_wait
 from swarm_agents.shm.references import REFERENCE_BYTES, Shared, bind, checked, start_apart, unbind
+from swarm_agents.shm.tally import tally
 
 if TYPE_CHECKING:
     from swarm_agents.shm.arena import Arena
@@ -179,6 +184,17 @@ class Port:
         self._forms = Forms()
         self._send_array: Any = None
         self._receive: Any = None
+        self._path = 0
+
+    @property
+    def path(self) -> str:
+        """How the tasks come that are submitted from now on, one of `PATHS`: for the statistics."""
+        return PATHS[self._path]
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._path = PATHS.index(path)
+        self._scratch[X_PATH] = self._path
 
     @property
     def pending(self) -> int:
@@ -257,13 +273,14 @@ class Port:
     ) -> Ticket | None:
         """The short way of a task whose only argument is a shared array; None if it has to go the long way."""
         known = self._names.get(kernel)
-        if known is None or deadline is not None:
+        if known is None:
             return None
         form = self._forms.made((kernel, array.dtype, array.shape), known[1], ((array,), {}))
         if len(form) > INLINE_MAX:
             return None
         if self._send_array is None:
             self._send_array = direct(send_array)
+        due, wall = (0, 0) if deadline is None else _clocks(deadline)
         if task_id is None:
             task_id = (self._client_id, next(self._sequence))
         high, low = task_id
@@ -273,7 +290,7 @@ class Port:
             low -= _WORD
         with self._lock:
             got = self._send_array(
-                self._hand_at, lane, known[0], high, low, 0, 0, frame.address_of(form), len(form), id(array),
+                self._hand_at, lane, known[0], high, low, due, wall, frame.address_of(form), len(form), id(array),
                 array.itemsize,
             )  # fmt: skip
             if got < 0:
@@ -304,10 +321,7 @@ class Port:
             self._names[kernel] = known
         number, name, alone = known
         lane = priority.lane
-        due = wall = 0
-        if deadline is not None:
-            due = hot.now_ns() + int((deadline - time.time()) * 1e9)
-            wall = struct.unpack("<q", struct.pack("<d", deadline))[0]
+        due, wall = (0, 0) if deadline is None else _clocks(deadline)
         if task_id is None:
             task_id = (self._client_id, next(self._sequence))
         high, low = task_id
@@ -364,6 +378,7 @@ class Port:
                 give_up = now + timeout
             if now >= give_up:
                 tasks.count(self._base, self._index, C_FULL, 1)
+                tally(self._base, E_FULL, lane, self._path)
                 raise SwarmFull(
                     f"the {PRIORITIES[lane]} lane or the arena is full: take results before you submit more, "
                     "or submit with a timeout"
@@ -439,6 +454,7 @@ class Port:
             done = bool(tasks.cancel(self._base, ticket.slot, ticket.gen))
             if done:
                 tasks.count(self._base, self._index, C_CANCELLED, 1)
+                tally(self._base, E_CANCELLED, ticket.lane, self._path)
             return done
 
     def _take(self, limit: int, copy: bool) -> list[_Taken]:
@@ -585,6 +601,11 @@ def _decode(taken: _Taken) -> Answer:
     elif error is None:
         error = from_wire(msgspec.msgpack.decode(header, type=dict[str, str]))
     return Answer(ticket, value, error, agent, epoch, attempts, queued, run, hops)
+
+
+def _clocks(deadline: float) -> tuple[int, int]:
+    """A deadline in Unix seconds as a slot holds it: on the monotonic clock, and as it was said."""
+    return hot.now_ns() + int((deadline - time.time()) * 1e9), struct.unpack("<q", struct.pack("<d", deadline))[0]
 
 
 def _encoded(taken: _Taken) -> _Taken:

@@ -1,14 +1,20 @@
 """What a board knows about itself: depths, totals, latencies, failovers. Read without disturbing anybody.
 
-Every counter has one writer, so a sum over the members is right up to what is being counted at the moment. Histograms
-have two buckets an octave from 128 ns on (bounds 2^k and 1.5 * 2^k): a quantile read from them is at most a third too
-high. They are sums since the board was made; a reader that wants a window subtracts two readings.
+Every counter of a member and every histogram has one writer, so a sum over the members is right up to what is being
+counted at the moment. Histograms have two buckets an octave from 128 ns on (bounds 2^k and 1.5 * 2^k): a quantile read
+from them is at most a third too high. All are sums since the board was made, and a place on the board that has another
+member goes on counting where the last one ended: they never fall. A reader that wants a window subtracts two readings.
+
+By priority and path: the round trips, hence how many tasks were answered, and the events (see `tally`). How long tasks
+waited and ran is by priority: agents do not ask where a task came from.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Sequence
+from operator import add
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +24,7 @@ from swarm_agents.config import Priority
 from swarm_agents.shm import leases, tasks
 from swarm_agents.shm.layout import (
     COUNTER_NAMES,
+    EVENT_NAMES,
     F_DETECTED,
     F_DONE,
     F_EPOCH,
@@ -29,22 +36,21 @@ from swarm_agents.shm.layout import (
     F_TASKS,
     FAILOVER_RECORDS,
     FAILOVER_STRIDE,
-    H_DROPPED,
-    H_EXPIRED,
     H_FAILOVER_AT,
     H_HIST_AT,
     H_LEASES,
-    H_LOST,
     H_MAX_MEMBERS,
     H_PAGE_BYTES,
     H_PAGES,
     H_PAGES_USED,
-    H_RETRIED,
+    H_TALLIES_AT,
     HIST_BUCKETS,
-    HIST_KINDS,
     HIST_SHIFT,
+    HIST_WORDS,
+    HISTOGRAMS,
     LANES,
     M_EMPTY,
+    PATHS,
     STATE_NAMES,
 )
 from swarm_agents.shm.members import counters_at, name_at, record_at, word_at
@@ -59,6 +65,8 @@ class Histogram(msgspec.Struct, frozen=True):
     """Durations by fixed buckets."""
 
     counts: tuple[int, ...]
+    #: Of all that was counted, in seconds.
+    seconds: float = 0.0
 
     @property
     def total(self) -> int:
@@ -87,7 +95,13 @@ class Histogram(msgspec.Struct, frozen=True):
 
     def __sub__(self, other: Histogram) -> Histogram:
         """What came since `other` was read."""
-        return Histogram(tuple(a - b for a, b in zip(self.counts, other.counts, strict=True)))
+        counts = tuple(a - b for a, b in zip(self.counts, other.counts, strict=True))
+        return Histogram(counts, self.seconds - other.seconds)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """Both together."""
+        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Histogram(counts, self.seconds + other.seconds)
 
 
 class FailoverRecord(msgspec.Struct, frozen=True):
@@ -118,6 +132,10 @@ class BoardStats(msgspec.Struct, frozen=True):
     totals: dict[str, int]
     #: by kind (queued, run, round_trip) and priority
     latency: dict[str, dict[str, Histogram]]
+    #: round trips by the path that tasks came by (local, tcp, node, rest) and priority
+    round_trips: dict[str, dict[str, Histogram]]
+    #: retried, lost, expired, dropped, full, cancelled by path and priority
+    events: dict[str, dict[str, dict[str, int]]]
     failovers: list[FailoverRecord]
     arena_bytes: int
     arena_used: int
@@ -153,21 +171,24 @@ def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
             used.append(index)
             for name, value in counters_at(mapping, at).items():
                 totals[name] += value
-    for name, word in (("retried", H_RETRIED), ("lost", H_LOST), ("expired", H_EXPIRED), ("dropped", H_DROPPED)):
-        totals[name] = _word(mapping, word)
+    events = _events(mapping, words)
+    for name in ("retried", "lost", "expired", "dropped"):
+        totals[name] = sum(sum(lanes.values()) for lanes in events[name].values())
     shared = np.zeros(2, np.int64)
     leases.count_arrays(mapping.base, int(shared.ctypes.data))
-    shape = (words[H_MAX_MEMBERS], LANES, len(HIST_KINDS), HIST_BUCKETS)
-    hist = np.frombuffer(mapping.view, np.int64, int(np.prod(shape)), words[H_HIST_AT]).reshape(shape)
-    sums = hist[used].sum(axis=0) if used else np.zeros(shape[1:], np.int64)
+    queued, run, *by_path = _histograms(mapping, words, used)
+    round_trips = dict(zip(PATHS, by_path, strict=True))
     latency = {
-        kind: {str(lane): Histogram(tuple(sums[lane.lane, at].tolist())) for lane in Priority}
-        for at, kind in enumerate(HIST_KINDS)
+        "queued": queued,
+        "run": run,
+        "round_trip": {lane: functools.reduce(add, (path[lane] for path in by_path)) for lane in queued},
     }
     return BoardStats(
         depth=read_depths(mapping),
         totals=totals,
         latency=latency,
+        round_trips=round_trips,
+        events=events,
         failovers=_failovers(mapping, words),
         arena_bytes=words[H_PAGES] * words[H_PAGE_BYTES],
         arena_used=max(0, _word(mapping, H_PAGES_USED)) * words[H_PAGE_BYTES],
@@ -175,6 +196,31 @@ def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
         leases=int(shared[1]),
         most_leases=words[H_LEASES],
     )
+
+
+def _histograms(mapping: Mapping, words: dict[int, int], members: list[int]) -> list[dict[str, Histogram]]:
+    """Sums over the members: of each kind, by priority."""
+    shape = (words[H_MAX_MEMBERS], LANES, HISTOGRAMS, HIST_WORDS)
+    all_of_them = np.frombuffer(mapping.view, np.int64, int(np.prod(shape)), words[H_HIST_AT]).reshape(shape)
+    sums = all_of_them[members].sum(axis=0)
+    return [
+        {
+            str(lane): Histogram(
+                tuple(sums[lane.lane, kind, :HIST_BUCKETS].tolist()), int(sums[lane.lane, kind, HIST_BUCKETS]) * 1e-9
+            )
+            for lane in Priority
+        }
+        for kind in range(HISTOGRAMS)
+    ]
+
+
+def _events(mapping: Mapping, words: dict[int, int]) -> dict[str, dict[str, dict[str, int]]]:
+    shape = (len(EVENT_NAMES), LANES, len(PATHS))
+    counted = np.frombuffer(mapping.view, np.int64, int(np.prod(shape)), words[H_TALLIES_AT]).reshape(shape).tolist()
+    return {
+        event: {path: {str(lane): lanes[lane.lane][at] for lane in Priority} for at, path in enumerate(PATHS)}
+        for event, lanes in zip(EVENT_NAMES, counted, strict=True)
+    }
 
 
 def _failovers(mapping: Mapping, words: dict[int, int]) -> list[FailoverRecord]:

@@ -17,6 +17,9 @@ from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
     CLAIMED,
     DONE,
+    E_DROPPED,
+    E_LOST,
+    E_RETRIED,
     EPOCH_MASK,
     F_DETECTED,
     F_DONE,
@@ -30,17 +33,13 @@ from swarm_agents.shm.layout import (
     FAILOVER_RECORDS,
     FAILOVER_STRIDE,
     FREE,
-    H_DROPPED,
-    H_EXPIRED,
     H_FAILOVER_AT,
     H_FAILOVERS,
     H_LANE_SLOTS,
     H_LANE_WORDS,
-    H_LOST,
     H_PARKED,
     H_PORT_WORDS,
     H_PORTS,
-    H_RETRIED,
     H_WORK,
     L_MAPS,
     LANES,
@@ -60,6 +59,7 @@ from swarm_agents.shm.layout import (
     WRITING,
     member_word,
 )
+from swarm_agents.shm.tally import path_of, tally_task
 from swarm_agents.shm.tasks import (
     claim_is_over,
     expire,
@@ -95,13 +95,13 @@ def _sweep_slot(base: int, slot: int, now: int) -> int:
             release_slot(base, slot, word)
     elif state == READY:
         if owner_is_over(base, slot):
+            path = path_of(base, slot)
             if release_slot(base, slot, word):
-                add(base + H_DROPPED * 8, 1)
+                tally_task(base, E_DROPPED, slot, path)
         else:
             deadline = load(slot_at(base, slot) + S_DEADLINE)
             if deadline != 0 and now > deadline:
-                if expire(base, slot, word):
-                    add(base + H_EXPIRED * 8, 1)
+                expire(base, slot, word)
             elif (word >> 3) & (ATTEMPTS_MASK | OWNER_MASK << 7) != 0:
                 # Claimed before, so no queue holds it; whoever cleared its bit to claim it may have been killed.
                 mark_retry(base, slot)
@@ -109,11 +109,12 @@ def _sweep_slot(base: int, slot: int, now: int) -> int:
         if owner_is_over(base, slot):
             store(slot_at(base, slot) + S_CANCEL, 1)
         if claim_is_over(base, word):
+            path = path_of(base, slot)
             done = retry_or_lose(base, slot, word)
             if done == 2:
-                add(base + H_LOST * 8, 1)
+                tally_task(base, E_LOST, slot, path)
             if done != 0:
-                add(base + H_RETRIED * 8, 1)
+                tally_task(base, E_RETRIED, slot, path)
                 return 1
     elif state == DONE and owner_is_over(base, slot):
         release_slot(base, slot, word)

@@ -30,7 +30,6 @@ from __future__ import annotations
 from swarm_agents.shm.atomics import (
     add,
     cas,
-    clz,
     copy,
     ctz,
     fence,
@@ -53,6 +52,7 @@ from swarm_agents.shm.layout import (
     C_SUBMITTED,
     CLAIMED,
     DONE,
+    E_EXPIRED,
     EPOCH_MASK,
     F_RESUMED,
     F_TASKS,
@@ -61,10 +61,8 @@ from swarm_agents.shm.layout import (
     FREE,
     GEN_MASK,
     H_DONE_CAP,
-    H_EXPIRED,
     H_FAILOVER_AT,
     H_FAILOVERS,
-    H_HIST_AT,
     H_IDS_AT,
     H_LANE_SLOTS,
     H_LANE_STRIDE,
@@ -82,8 +80,6 @@ from swarm_agents.shm.layout import (
     H_SLOTS_AT,
     H_STATES_AT,
     H_WORK,
-    HIST_BUCKETS,
-    HIST_SHIFT,
     L_CURSOR,
     L_MAPS,
     L_RETRIES,
@@ -118,6 +114,7 @@ from swarm_agents.shm.layout import (
     S_KERNEL,
     S_LEASES,
     S_LENGTH,
+    S_PATH,
     S_PORT,
     S_PORT_OWNER,
     S_SUBMITTED,
@@ -127,6 +124,7 @@ from swarm_agents.shm.layout import (
     WRITING,
     X_HELD,
     X_OUT,
+    X_PATH,
     X_REFS,
     X_RETRIES,
     X_ROTOR,
@@ -134,6 +132,7 @@ from swarm_agents.shm.layout import (
     slot_word,
 )
 from swarm_agents.shm.leases import end_leases, lend
+from swarm_agents.shm.tally import path_of, tally_task
 
 __all__ = [
     "cancel",
@@ -145,7 +144,6 @@ __all__ = [
     "hand_back",
     "is_fenced",
     "poll",
-    "record",
     "release",
     "submit",
     "try_claim",
@@ -184,18 +182,6 @@ def count(base: int, member: int, counter: int, amount: int) -> None:
     """Adds to a counter of a member. Only that member writes it: no read-modify-write instruction is needed."""
     address = member_at(base, member) + M_COUNTERS + counter * 8
     store(address, load(address) + amount)
-
-
-@jit
-def record(base: int, member: int, lane: int, kind: int, nanos: int) -> None:
-    """Counts a duration in a member's histogram: two buckets an octave, from 128 ns on."""
-    bucket = 0
-    if nanos >= 1 << HIST_SHIFT:
-        top = 63 - clz(nanos)
-        bucket = min(HIST_BUCKETS - 1, 2 * (top - HIST_SHIFT) + 1 + ((nanos >> (top - 1)) & 1))
-    at = ((member * LANES + lane) * 3 + kind) * HIST_BUCKETS + bucket
-    address = base + load(base + H_HIST_AT * 8) + at * 8
-    store(address, load(address) + 1)
 
 
 @jit
@@ -348,6 +334,7 @@ def submit(
     poke(s + S_SUBMITTED, now)
     poke(s + S_LENGTH, length)
     poke(s + S_CANCEL, 0)
+    poke(s + S_PATH, peek(scratch + X_PATH * 8))
     writing = slot_word(WRITING, 0, member, epoch, gen)
     shared = 0
     if peek(scratch + X_REFS * 8) != 0:
@@ -418,13 +405,22 @@ def _end_ready(base: int, slot: int, word: int, reason: int) -> bool:
 
 
 @jit
+def expire(base: int, slot: int, word: int) -> bool:
+    """Answers a ready task whose deadline has passed."""
+    path = path_of(base, slot)
+    if not _end_ready(base, slot, word, R_EXPIRED):
+        return False
+    tally_task(base, E_EXPIRED, slot, path)
+    return True
+
+
+@jit
 def _try_slot(base: int, slot: int, word: int, member: int, epoch: int, now: int, scratch: int) -> int:
     """Claims a slot seen ready. 1: claimed, 0: not, look further; -3: fenced."""
     s = slot_at(base, slot)
     deadline = load(s + S_DEADLINE)
     if deadline != 0 and now > deadline:
-        if _end_ready(base, slot, word, R_EXPIRED):
-            add(base + H_EXPIRED * 8, 1)
+        expire(base, slot, word)
         return 0
     attempts = ((word >> 3) & ATTEMPTS_MASK) + 1
     gen = (word >> 42) & GEN_MASK
@@ -644,12 +640,6 @@ def cancel(base: int, slot: int, gen: int) -> int:
             return 0
         if _end_ready(base, slot, word, R_CANCELLED):
             return 1
-
-
-@jit
-def expire(base: int, slot: int, word: int) -> bool:
-    """Answers a ready task whose deadline has passed; for sweeps."""
-    return _end_ready(base, slot, word, R_EXPIRED)
 
 
 @jit
