@@ -424,9 +424,20 @@ class Failover(Model):
     """When an agent is held for dead, and what becomes of its tasks."""
 
     heartbeat_interval: Duration = duration(Change.LIVE, "20ms", "How often an agent says it lives.", "1ms", "10s")
-    suspect_after: Duration = duration(Change.LIVE, "200ms", "Silence after which it is suspected.", "2ms", "1m")
+    suspect_after: Duration = duration(
+        Change.LIVE,
+        "200ms",
+        "Silence after which it is suspected at the latest; on a node whose heartbeats are regular it is sooner.",
+        "2ms",
+        "1m",
+    )
     dead_after: Duration = duration(
-        Change.LIVE, "800ms", "Silence after which its tasks are given to others.", "5ms", "5m"
+        Change.LIVE,
+        "800ms",
+        "Silence after which its tasks are given to others; sooner when a second witness confirms it, and four times "
+        "as long while its process is seen to wait for a core.",
+        "5ms",
+        "5m",
     )
     max_attempts: int = live(4, "How often a task is begun at most before it is given up.", ge=1, le=100)
     prediction: FailurePrediction | None = plain(None, "Replace agents that are predicted to fail; off when left out.")
