@@ -13,10 +13,10 @@ from support.clusters import TestCluster
 from support.operatorlive import Client, Operator, swarm
 
 
-def command(cluster: TestCluster, namespace: str, *words: str) -> subprocess.CompletedProcess[str]:
+def command(cluster: TestCluster, namespace: str, *words: str, name: str = "audit") -> subprocess.CompletedProcess[str]:
     program = "import sys; from swarm_deploy.cli import main; sys.exit(main())"
     environ = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
-    line = [sys.executable, "-c", program, "audit", f"{namespace}/risk", *words]
+    line = [sys.executable, "-c", program, name, f"{namespace}/risk", *words]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environ)
 
 
@@ -61,6 +61,11 @@ async def test_the_trail_of_a_swarm_s_life(
     done = command(cluster, namespace, "--verify")
     assert done.returncode == 1
     assert "the end was cut off" in done.stderr
+
+    happened = command(cluster, namespace, "-o", "json", name="events")
+    assert happened.returncode == 0, happened.stderr
+    assert "Created" in {row["event"] for row in json.loads(happened.stdout)}
+    assert "Created" in command(cluster, namespace, name="events").stdout
 
     await client.delete("Swarm", "risk")
 
