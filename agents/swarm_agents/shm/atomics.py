@@ -36,6 +36,7 @@ __all__ = [
     "peek",
     "poke",
     "popcount",
+    "prefetch_write",
     "store",
     "swap",
     "xand",
@@ -85,6 +86,9 @@ if TYPE_CHECKING:
     def popcount(value: int) -> int:
         """How many bits of a word are set."""
 
+    def prefetch_write(address: int) -> None:
+        """Asks for the line at an address, which is to be written soon; changes nothing."""
+
     def copy(target: int, source: int, count: int) -> None:
         """Copies `count` bytes from one address to another; they must not overlap."""
 
@@ -117,6 +121,7 @@ else:
         peek,
         poke,
         popcount,
+        prefetch_write,
         store,
         swap,
         xand,

@@ -142,6 +142,21 @@ def emit_pause(builder: ir.IRBuilder, machine: str) -> None:
 
 
 @intrinsic
+def prefetch_write(typingctx: Any, address: Any) -> Any:
+    """Asks for the line at an address, which is to be written soon: PREFETCHW on x86-64, PRFM on aarch64."""
+
+    def codegen(context: _Codegen, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        pointer = _I8.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        write, keep, data = (ir.Constant(_I32, value) for value in (1, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], pointer), write, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def ctz(typingctx: Any, value: Any) -> Any:
     """How many zeros a word ends with: 64 for zero."""
 

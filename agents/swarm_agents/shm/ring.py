@@ -42,10 +42,11 @@ import numpy as np
 
 from swarm_agents.errors import RingInUse
 from swarm_agents.shm import ring_layout as rl
-from swarm_agents.shm import ring_words
+from swarm_agents.shm import ring_repair
 from swarm_agents.shm.files import Mapping
-from swarm_agents.shm.ring_ends import Receiver, Sender, cas_word, load_word, make_hand
+from swarm_agents.shm.ring_ends import Receiver, Sender
 from swarm_agents.shm.ring_file import SharedFile
+from swarm_agents.shm.ring_hand import cas_word, load_word, make_hand
 from swarm_agents.shm.ring_layout import RingShape, counters_at, data_word, plan_ring
 
 __all__ = ["Receiver", "Ring", "RingStats", "Sender"]
@@ -78,7 +79,7 @@ class Ring:
         self._seats = seats
         self.base = file.base + offset
         self.view = file.mapping.view[offset:]
-        self._words = struct.unpack("<17q", self.view[: 17 * 8])
+        self._words = struct.unpack("<16q", self.view[: 16 * 8])
         words = self._words
         self.path = file.path
         self.shape = RingShape(
@@ -187,13 +188,13 @@ class Ring:
                 other for other, lives in enumerate(living) if lives and self.sender_state(other) & 7 == rl.S_FENCED
             ]
             if unsettled:
-                ring_words.settle(hand.at, self.shape.most_bytes // self.shape.slot_bytes)
+                ring_repair.settle(hand.at, self.shape.most_bytes // self.shape.slot_bytes)
                 for other in unsettled:
                     self._set_state(other, rl.S_SETTLED, states[other] >> 3)
             for other, lives in enumerate(living):
                 if not lives:
                     self._set_state(other, 0, states[other] >> 3)
-            ring_words.find_tail(hand.at)
+            ring_repair.find_tail(hand.at)
         epoch = ((states[number] >> 3) + 1) & rl.EPOCH_BITS_MASK
         life = self._file.sit(self._seats + number)
         self._set_state(number, rl.S_ALIVE, epoch)
@@ -244,7 +245,7 @@ class Ring:
         return _cell_words(self.view, self._words).copy()
 
     def _tail(self) -> int:
-        return ring_words.find_tail(make_hand(self.base, self._words).at)
+        return ring_repair.find_tail(make_hand(self.base, self._words).at)
 
     def in_use(self) -> bool:
         """Whether any process that lives has a seat in this ring."""
@@ -275,4 +276,4 @@ def _initialise(mapping: Mapping, offset: int, shape: RingShape) -> None:
 
 
 def _cell_words(view: memoryview, words: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.frombuffer(view, np.int64)[words[rl.G_WORDS_AT] // 8 :: words[rl.G_WORD_STRIDE] // 8][: words[rl.G_CELLS]]
+    return np.frombuffer(view, np.int64)[words[rl.G_WORDS_AT] // 8 :: rl.WORD_STRIDE // 8][: words[rl.G_CELLS]]

@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import struct
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,11 +35,7 @@ class SharedFile:
         except BaseException:
             os.close(descriptor)
             raise
-
-    def __del__(self) -> None:
-        descriptor, self._descriptor = getattr(self, "_descriptor", -1), -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        weakref.finalize(self, os.close, descriptor)
 
     @property
     def base(self) -> int:

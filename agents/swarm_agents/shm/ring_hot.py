@@ -19,8 +19,8 @@ from swarm_agents.shm.ring_layout import (
     A_BYTEARRAY,
     A_BYTES,
     A_CELLS,
-    A_LENGTH,
     A_MINE,
+    A_MOST,
     A_OLD,
     A_OUT,
     A_POS,
@@ -31,14 +31,28 @@ from swarm_agents.shm.ring_layout import (
     FENCED,
     HEAD_AT,
     K_RESERVED,
+    LENGTH_AT,
+    LENGTH_MASK,
     OTHER,
     POS_MASK,
     RX_PARKED_AT,
     STUCK,
+    TOO_LONG,
     TX_WANT_AT,
+    data_word,
     is_of_lap,
 )
-from swarm_agents.shm.ring_words import begin, look, put, release, seal, take, wake_receiver, word_at
+from swarm_agents.shm.ring_words import (
+    acknowledge,
+    begin,
+    data_at,
+    look,
+    put,
+    seal,
+    take,
+    wake_receiver,
+    word_at,
+)
 
 __all__ = [
     "PARK_SLICE_NS",
@@ -49,6 +63,7 @@ __all__ = [
     "receive_into",
     "receive_now",
     "spin",
+    "spin_for_room",
     "take_rows",
     "wait_for_change",
     "wait_for_room",
@@ -144,30 +159,59 @@ def receive_into(hand: int, out: int, room: int) -> int:
 
 
 @jit
-def take_rows(hand: int, out: int, stride: int, room: int, count: int, lengths: int) -> int:
+def take_rows(hand: int, out: int, stride: int, room: int, count: int, lengths: int, spins: int) -> int:
     """Receives up to `count` messages of up to `room` bytes to memory, `stride` apart, their bytes to `lengths`.
 
-    The head moves at the end, and after every eighth of the ring, so that the sender need not wait for it. Returns how
-    many, or why not even the first.
+    The head moves at the end and after every eighth of the ring: a CAS for each would make every message wait for the
+    one before it to have come. Returns how many, or why not even the first (for which it spins if told to).
     """
-    got, why = 0, 0
+    most = max(peek(hand + A_CELLS) >> 3, 1)
+    shift = peek(hand + A_SHIFT)
+    first = pos = peek(hand + A_POS)
+    got, kept, size = 0, 0, 0
+    why = 0
     while got < count:
-        source = look(hand)
-        if source < 0:
-            why = source
+        at = word_at(hand, pos)
+        if load(at) != data_word(pos >> shift):
+            if got > 0:
+                break
+            source = look(hand)  # steps over what is no message, or says what there is
+            if source < 0 and (spins == 0 or source not in (EMPTY, STUCK) or not spin(hand)):
+                return source
+            first = pos = peek(hand + A_POS)
+            continue
+        says = peek(at + LENGTH_AT)
+        length = says & LENGTH_MASK
+        if length > room or length > peek(hand + A_MOST):
+            why = look(hand) if got == 0 else 0  # tells a long message from one that a fenced receiver misreads
+            why = why if why < 0 else TOO_LONG
             break
-        length = peek(hand + A_LENGTH)
-        if length > room:
-            why = -4
-            break
-        copy(out + got * stride, source, length)
+        copy(out + got * stride, data_at(hand, pos), length)
         if lengths != 0:
             poke(lengths + got * 8, length)
-        if release(hand) < 0:
-            why = FENCED
-            break
         got += 1
+        size += length
+        pos += max(says >> 40, 1)
+        if pos - first >= most:
+            if not acknowledge(hand, first, pos - first, got - kept, size):
+                return kept if kept > 0 else FENCED
+            first, kept, size = pos, got, 0
+    if pos != first and not acknowledge(hand, first, pos - first, got - kept, size):
+        return kept if kept > 0 else FENCED
     return got if got > 0 else why
+
+
+@jit
+def spin_for_room(hand: int) -> bool:
+    """Waits for an eighth of the ring to become free, for as long as the handle spins: whether any room is there."""
+    head = peek(hand + A_BASE) + HEAD_AT
+    want = peek(hand + A_ROOM)
+    plenty = want + (peek(hand + A_CELLS) >> 3) - 1
+    end = monotonic_ns() + peek(hand + A_SPIN)
+    while load(head) & POS_MASK < plenty and monotonic_ns() < end:
+        for _ in range(_LOOKS_A_ROUND):
+            pause()
+    return load(head) & POS_MASK >= want
 
 
 @jit_nogil

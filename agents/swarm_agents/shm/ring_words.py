@@ -36,7 +36,7 @@ tear his successor's message), skipping a dead sender's cell by a time limit alo
 
 from __future__ import annotations
 
-from swarm_agents.shm.atomics import cas, copy, fence, futex_wake, load, peek, poke, store, swap
+from swarm_agents.shm.atomics import cas, copy, fence, futex_wake, load, peek, poke, prefetch_write, swap
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.ring_layout import (
     A_BASE,
@@ -61,7 +61,6 @@ from swarm_agents.shm.ring_layout import (
     A_UNIT,
     A_VARIABLE,
     A_WORD,
-    A_WORD_STRIDE,
     A_WORDS,
     ASK,
     C_BYTES,
@@ -91,21 +90,32 @@ from swarm_agents.shm.ring_layout import (
     TAIL_AT,
     TOO_LONG,
     TX_WANT_AT,
+    WORD_STRIDE,
     data_word,
     is_of_lap,
     reserved_word,
     step_word,
 )
 
-__all__ = ["begin", "commit", "find_tail", "look", "put", "release", "resolve", "rollback", "settle", "take"]
+__all__ = [
+    "acknowledge",
+    "begin",
+    "commit",
+    "look",
+    "put",
+    "release",
+    "rollback",
+    "take",
+]
 
 _K_DATA = 1
+_AHEAD = 8  # cells
 
 
 @jit
 def word_at(hand: int, pos: int) -> int:
     """The address of a position's word."""
-    return peek(hand + A_WORDS) + (pos & (peek(hand + A_CELLS) - 1)) * peek(hand + A_WORD_STRIDE)
+    return peek(hand + A_WORDS) + (pos & (peek(hand + A_CELLS) - 1)) * WORD_STRIDE
 
 
 @jit
@@ -329,6 +339,9 @@ def seal(hand: int, length: int) -> int:
         return FENCED
     _remember(hand, pos, word)
     poke(hand + A_POS, pos + unit)
+    # By the time these are written their lines are here: a CAS that has to wait for its line holds up all after it.
+    prefetch_write(word_at(hand, pos + _AHEAD))
+    prefetch_write(data_at(hand, pos + _AHEAD))
     counters = peek(hand + A_COUNTERS)
     _tally(counters + C_SENT, 1)
     _tally(counters + C_BYTES, length)
@@ -413,14 +426,22 @@ def look(hand: int) -> int:
 
 
 @jit
+def acknowledge(hand: int, pos: int, cells: int, messages: int, size: int) -> bool:
+    """Takes messages that were read, from a position on, for good: whether this receiver could."""
+    if not _move_head(hand, pos, cells):
+        return False
+    base = peek(hand + A_BASE)
+    _tally(base + RECEIVED_AT, messages)
+    _tally(base + RX_BYTES_AT, size)
+    return True
+
+
+@jit
 def release(hand: int) -> int:
     """Takes the message that `look` has found, for good: 1, or FENCED: what was read is void."""
-    if not _move_head(hand, peek(hand + A_POS), peek(hand + A_UNIT)):
-        return FENCED
-    base = peek(hand + A_BASE)
-    _tally(base + RECEIVED_AT, 1)
-    _tally(base + RX_BYTES_AT, peek(hand + A_LENGTH))
-    return 1
+    if acknowledge(hand, peek(hand + A_POS), peek(hand + A_UNIT), 1, peek(hand + A_LENGTH)):
+        return 1
+    return FENCED
 
 
 @jit
@@ -434,55 +455,3 @@ def take(hand: int, out: int, room: int) -> int:
         return TOO_LONG
     copy(out, source, length)
     return length if release(hand) == 1 else FENCED
-
-
-# --- when somebody has died or was fenced ---------------------------------------------------------------------------
-
-
-@jit
-def find_tail(hand: int) -> int:
-    """Goes from the head to the first free position, and makes it the handle's."""
-    pos = load(peek(hand + A_BASE) + HEAD_AT) & POS_MASK
-    end = pos + peek(hand + A_CELLS)
-    while pos < end:
-        at = word_at(hand, pos)
-        word = load(at)
-        if not is_of_lap(word, pos >> peek(hand + A_SHIFT)):
-            break
-        pos += cells_of(at, word)
-    poke(hand + A_POS, pos)
-    return pos
-
-
-@jit
-def settle(hand: int, most: int) -> int:
-    """Quarantines the cells (up to `most`) that one fenced sender may be writing to; returns how many.
-
-    His state was changed before, with a full fence.
-    """
-    base = peek(hand + A_BASE)
-    store(base + QUARANTINES_AT, 1)
-    while True:
-        pos = find_tail(hand)
-        whole = peek(hand + A_CELLS)
-        room = (load(base + HEAD_AT) & POS_MASK) + whole - pos
-        if room <= 0:
-            return 0
-        at = word_at(hand, pos)
-        word = load(at)
-        lap = pos >> peek(hand + A_SHIFT)
-        cells = min(most, min(room, whole - (pos & (whole - 1))))
-        if not is_of_lap(word, lap) and cas(at, word, step_word(K_QUARANTINE, cells, lap)):
-            poke(hand + A_POS, pos + cells)
-            return cells
-
-
-@jit
-def resolve(hand: int, gone: int) -> bool:
-    """Steps in for the sender whose reservation `look` was stuck at: he is `gone`, or was fenced and may live."""
-    word = peek(hand + A_OLD)
-    lap = peek(hand + A_POS) >> peek(hand + A_SHIFT)
-    cells = (word >> 3) & COUNT_MASK
-    if gone == 0:
-        store(peek(hand + A_BASE) + QUARANTINES_AT, 1)
-    return cas(peek(hand + A_WORD), word, step_word(K_SKIP if gone != 0 else K_QUARANTINE, cells, lap))
