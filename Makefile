@@ -60,6 +60,15 @@ $(BENCH_READY): pyproject.toml tests/benchmarks/environment.py $(READY)
 bench-transport: $(BENCH_READY) ## Measure the data plane against its peers; ROWS=name,name and ROUNDS=5 for less
 	@$(BENCH)/bin/python tests/benchmarks/transport/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --wrap '$(WRAP)'
 
+SEEDS ?= 1000
+.PHONY: sim
+sim: $(READY) ## Simulate SEEDS=1000 swarms with faults and check what was promised; SEED=n shows one again
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(if $(MUTANT),--mutant $(MUTANT))
+
+.PHONY: sim-mutants
+sim-mutants: $(READY) ## Plant faults and say how many seeds it takes the simulator to find each; SEEDS=n at most
+	@PYTHONPATH=tests $(BIN)/python -m simulation --mutants --seeds $(SEEDS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and the layers' import rules
 	@$(BIN)/ruff check .

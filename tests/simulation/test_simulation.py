@@ -1,0 +1,77 @@
+"""The simulator in the suite: a thousand seeds keep every promise, and the checker finds faults that are planted.
+
+Each runs in a process of its own, because the simulator loads the board in its own way (see `simulation.build`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Faults that some hundred seeds find; `make sim-mutants` looks for all of them, for longer.
+QUICKLY_FOUND = (
+    "commit-without-compare",
+    "missing-fence",
+    "lost-retry",
+    "wrong-lane-order",
+    "forgotten-rescan",
+    "leak-on-take",
+    "leak-on-refusal",
+    "stale-hint-trusted",
+    "poison-for-ever",
+    "deadline-ignored",
+    "cancelled-and-run",
+    "worker-not-woken",
+    "client-not-woken",
+    "hand-back-forgotten",
+    "leases-kept",
+    "orphans-kept",
+    "hang-not-seen",
+    "death-too-soon",
+    "death-not-seen",
+)
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the simulator's command."""
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(tests), "PYTHONHASHSEED": "0"}
+    return subprocess.run(
+        [sys.executable, "-m", "simulation", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_thousand_seeds_keep_every_promise() -> None:
+    done = simulate("--seeds", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("1000 seeds")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_checker_finds_faults_that_are_planted() -> None:
+    done = simulate("--mutants", "--only", ",".join(QUICKLY_FOUND), "--seeds", "400", "--processes", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("found by seed") == len(QUICKLY_FOUND)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_seed_gives_the_same_run_again_and_a_failing_one_says_how() -> None:
+    first, second = (simulate("--seed", "24", "--mutant", "commit-without-compare") for _ in range(2))
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert first.stdout == second.stdout
+    failing = simulate("--first", "24", "--seeds", "1", "--mutant", "commit-without-compare", "--processes", "1")
+    assert failing.returncode == 1
+    assert "make sim SEED=24 MUTANT=commit-without-compare" in failing.stdout
