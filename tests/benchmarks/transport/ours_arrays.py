@@ -1,8 +1,8 @@
 """Our side of `array_1MiB_vs_pyzmq_ipc`: an array handed to a co-located agent through the public API, and back.
 
 As with the peer, the array is written beforehand and what comes is handed back: here as a task's argument, which the
-agent returns as the task's result, and which the submitter takes as a view. Nothing is copied either way, and both sides
-touch the first and the last element, so that what was handed over is known to be there.
+agent returns as the task's result, and which the submitter takes as a view. Nothing is copied either way, and both
+sides touch the first and the last element, so that what was handed over is known to be there.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def array_one_way(nbytes: int = 1 << 20, count: int = 5_000) -> float:
             seconds = one_way_seconds(exchange, count, count // 10 + 1)
             port.submit("stop")
             port.wait(60.0)
-        del back, array
         board.leave(member)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
