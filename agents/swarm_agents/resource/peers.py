@@ -250,6 +250,9 @@ class Peer(Generic[Claim]):
     @property
     def link(self) -> Link | None:
         """The link that tasks go by; None while there is none."""
+        if len(self.links) == 1:
+            for only in self.links.values():
+                return only if only.open else None
         usable = [link for link in self.links.values() if link.open]
         if len(usable) > 1:
             usable = [link for link in usable if not link.suspected] or usable
@@ -279,12 +282,15 @@ class Peer(Generic[Claim]):
     def forward(self, forward: Forward[Claim], now: float) -> bool:
         """Sends a task, for the first time or again."""
         link = self.link
-        for way in ([link] if link is not None else []) + [way for way in self.links.values() if way is not link]:
-            if way.send(forward.submit, forward.payload, forward.holds):
-                forward.via = way
-                way.sent(forward.size, now)
-                return True
-        return False
+        if link is None or not link.send(forward.submit, forward.payload, forward.holds):
+            for link in self.links.values():  # any that takes it
+                if link.send(forward.submit, forward.payload, forward.holds):
+                    break
+            else:
+                return False
+        forward.via = link
+        link.sent(forward.size, now)
+        return True
 
     def take(self, forward: Forward[Claim]) -> None:
         """It is there, until `settle`."""

@@ -29,6 +29,8 @@ from typing import Any
 
 import zmq
 
+from swarm_agents.wire.alarm import Alarm
+
 __all__ = ["Reactor", "ServedSocket", "Timer", "readable", "receive", "send_frames"]
 
 #: Messages of one socket that are taken in one go, before the others get their turn.
@@ -37,12 +39,11 @@ _BATCH = 64
 _ROUNDS = 4
 #: Frames below this are copied: cheaper than the bookkeeping that frees them later. (pyzmq has the same limit.)
 COPY_BELOW = 64 << 10
-#: The longest sleep, seconds: a bound on what a lost wake-up could cost.
-_LONGEST = 1.0
 # Plain integers, and the compiled class's own methods: the enum's `|` and the wrappers cost more than a small send.
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS, _READABLE, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _Base: Any = zmq.backend.Socket
+_send, _recv, _get = _Base.send, _Base.recv, _Base.get
 
 
 def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any], holds: list[Any] | None = None) -> None:
@@ -55,7 +56,7 @@ def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any], holds: list[An
     Raises:
         zmq.ZMQError: the peer has gone, or its connection is full; nothing was sent. (ZeroMQ takes a message whole.)
     """
-    send = _Base.send
+    send = _send
     last = len(frames) - 1
     for index, frame in enumerate(frames):
         flags = _MORE if index < last else _NOBLOCK
@@ -70,14 +71,14 @@ def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any], holds: list[An
 
 def readable(socket: zmq.Socket[bytes]) -> bool:
     """Whether a message has arrived."""
-    return bool(_Base.get(socket, _EVENTS) & _READABLE)
+    return bool(_get(socket, _EVENTS) & _READABLE)
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[Any]:
     """A message that has arrived: its first frame as bytes, the others as `zmq.Frame`, which nothing copies."""
-    frames = [_Base.recv(socket, _NOBLOCK)]
-    while _Base.get(socket, _RCVMORE):
-        frames.append(_Base.recv(socket, _NOBLOCK, False))
+    frames = [_recv(socket, _NOBLOCK)]
+    while _get(socket, _RCVMORE):
+        frames.append(_recv(socket, _NOBLOCK, False))
     return frames
 
 
@@ -127,21 +128,40 @@ class ServedSocket:
             self.touched = True
             self._reactor.touched.append(self)
         try:
+            if len(frames) <= 2 and type(last := frames[-1]) is bytes and len(last) < COPY_BELOW:
+                if len(frames) == 2:
+                    _send(self.socket, frames[0], _MORE)
+                _send(self.socket, last, _NOBLOCK)
+                return True
             send_frames(self.socket, frames, holds)
         except zmq.ZMQError as error:  # a ROUTER says EHOSTUNREACH or EAGAIN; a socket that was closed, ENOTSOCK
             self.full = error.errno == zmq.EAGAIN
             return False
         return True
 
-    def drain(self) -> bool:
-        """Receives and handles what has arrived; True if there was more than a batch."""
-        self.touched = False
-        socket, get, recv, on_message = self.socket, _Base.get, _Base.recv, self._on_message
+    def drain(self, signalled: bool = True) -> None:
+        """Receives and handles what has arrived, up to a batch; what is left has its turn soon.
+
+        Args:
+            signalled: the descriptor was readable, so that most likely there is a message: one question less.
+        """
+        socket, get, recv, on_message = self.socket, _get, _recv, self._on_message
         for _ in range(_BATCH):
-            if self.closed or not get(socket, _EVENTS) & _READABLE:
-                return False
-            # What comes first is small (a routing id, a header): cheaper to copy than to wrap. Arrays are not copied.
-            first = recv(socket, _NOBLOCK)
+            if signalled:
+                signalled = False
+            elif not get(socket, _EVENTS) & _READABLE:
+                # Asked after all that was sent meanwhile, so nobody need ask again.
+                if self.touched:
+                    self.touched = False
+                    touched = self._reactor.touched
+                    if touched and touched[-1] is self:
+                        touched.pop()
+                return
+            try:
+                # What comes first is small, cheaper to copy than to wrap. Arrays are not copied.
+                first = recv(socket, _NOBLOCK)
+            except zmq.Again:
+                continue
             frames = [first]
             if self._routed:
                 # A stranger's frame is kept whole: it tells whose key was used.
@@ -152,7 +172,9 @@ class ServedSocket:
                 on_message(frames)
             except Exception as error:  # one peer's message must not stop the others'
                 self._reactor.on_error(error)
-        return True
+            if self.closed:
+                return
+        self._reactor.again(self)
 
     def close(self) -> None:
         """Closes the socket; what was not sent is dropped."""
@@ -187,8 +209,12 @@ class Reactor:
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._epoll = select.epoll()
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._handlers[self._nudge] = self._nudged
-        self._epoll.register(self._nudge, select.EPOLLIN)
+        self._alarm = Alarm()
+        #: When the alarm is due, by the clock.
+        self._alarm_at = float("inf")
+        for fd, handler in ((self._nudge, self._nudged), (self._alarm.fd, self._alarmed)):
+            self._handlers[fd] = handler
+            self._epoll.register(fd, select.EPOLLIN)
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -212,13 +238,19 @@ class Reactor:
     def _look(self) -> None:
         for _ in range(_ROUNDS):
             touched, self.touched = self.touched, []
-            more = [socket for socket in touched if socket.drain()]
-            for socket in more:
-                socket.touched = True
-            self.touched += more
+            for socket in touched:
+                # Those that were asked since have been struck off.
+                if socket.touched and not socket.closed:
+                    socket.drain(False)
             if not self.touched:
                 return
         self._wake()
+
+    def again(self, socket: ServedSocket) -> None:
+        """Has a socket looked at once more before the lock is let go, or in the next turn."""
+        socket.touched = True
+        if socket not in self.touched:
+            self.touched.append(socket)
 
     # -- what is served
 
@@ -239,16 +271,11 @@ class Reactor:
         """
         with self:
             served = ServedSocket(self, socket, on_message, routed=routed, known=known)
-            self.watch(served.fd, lambda: self._readable(served))
+            self.watch(served.fd, served.drain)
             # What arrived before is signalled no more.
             served.touched = True
             self.touched.append(served)
         return served
-
-    def _readable(self, served: ServedSocket) -> None:
-        if served.drain() and not served.touched:
-            served.touched = True
-            self.touched.append(served)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Has `callback` called while a file descriptor is readable."""
@@ -292,6 +319,10 @@ class Reactor:
         except BlockingIOError:
             pass
 
+    def _alarmed(self) -> None:
+        self._alarm.clear()
+        self._alarm_at = float("inf")
+
     # -- the thread
 
     def start(self) -> None:
@@ -310,28 +341,44 @@ class Reactor:
                 nudge, self._nudge = self._nudge, -1
                 self._handlers.clear()
                 self._epoll.close()
+                self._alarm.close()
                 os.close(nudge)
 
     def _serve(self) -> None:
-        poll = self._epoll.poll
+        poll, lock = self._epoll.poll, self._lock
+        pause: float | None = 0.0
         while not self._stopping:
-            events = poll(self._pause(), 64)
-            with self:
-                self.turn([fd for fd, _ in events])
+            ready = poll(pause, 64)
+            # As `with self` does, without two calls a message.
+            lock.acquire()
+            self._depth += 1
+            try:
+                self.turn(ready)
+                if self.touched:
+                    self._look()
+                if self._timers and self._timers[0][0] < self._alarm_at:
+                    self._set_alarm()
+                pause = 0.0 if self._posted or self.touched else None
+            finally:
+                self._depth -= 1
+                lock.release()
 
-    def turn(self, ready: Sequence[int] = ()) -> None:
-        """Serves these descriptors, what was posted, and the timers that are due."""
-        for fd in ready:
+    def turn(self, ready: Sequence[tuple[int, int]] = ()) -> None:
+        """Serves these descriptors (as `epoll` gives them), what was posted, and the timers that are due."""
+        for fd, _ in ready:
             handler = self._handlers.get(fd)
             if handler is not None:
-                self._call(handler)
+                try:
+                    handler()
+                except Exception as error:  # as with a message: what goes wrong in one place stays there
+                    self.on_error(error)
         while self._posted:
             function, args = self._posted.popleft()
             self._call(function, *args)
-        if self._timers:
-            now = self.clock()
-            while self._timers and self._timers[0][0] <= now:
-                timer = heapq.heappop(self._timers)[2]
+        timers = self._timers
+        if timers and timers[0][0] <= (now := self.clock()):
+            while timers and timers[0][0] <= now:
+                timer = heapq.heappop(timers)[2]
                 if not timer.cancelled:
                     self._call(timer.function, *timer.args)
         if self.after_turn is not None:
@@ -340,13 +387,9 @@ class Reactor:
     def _call(self, function: Callable[..., object], *args: Any) -> None:
         try:
             function(*args)
-        except Exception as error:  # as with a message: what goes wrong in one place stays there
+        except Exception as error:
             self.on_error(error)
 
-    def _pause(self) -> float:
-        if self.touched or self._posted:
-            return 0.0
-        with self._lock:
-            while self._timers and self._timers[0][2].cancelled:
-                heapq.heappop(self._timers)
-            return min(max(self._timers[0][0] - self.clock(), 0.0), _LONGEST) if self._timers else _LONGEST
+    def _set_alarm(self) -> None:
+        self._alarm_at = self._timers[0][0]
+        self._alarm.set(self._alarm_at - self.clock())
