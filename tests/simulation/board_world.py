@@ -23,6 +23,8 @@ from swarm_agents.shm.layout import (
     H_PORT_STRIDE,
     H_PORTS,
     H_PORTS_AT,
+    M_ALIVE,
+    M_FENCED,
     Geometry,
 )
 
@@ -244,10 +246,12 @@ def _left(node: Node) -> list[str]:
     def tags(at: int, count: int, step: int = 1) -> int:
         return int(np.count_nonzero(np.frombuffer(view, np.int64, count * step, at)[::step] & 7))
 
-    ports = sum(
-        struct.unpack_from("<q", view, words[H_PORTS_AT] + port * words[H_PORT_STRIDE])[0] != 0
-        for port in range(words[H_PORTS])
-    )
+    ports = 0
+    for port in range(words[H_PORTS]):
+        owner = struct.unpack_from("<q", view, words[H_PORTS_AT] + port * words[H_PORT_STRIDE])[0]
+        # One whose owner's process is gone is free for whoever asks.
+        member, epoch = (owner & 0xFFFF) - 1, owner >> 16
+        ports += owner != 0 and node.word_of(member) in ((M_ALIVE, epoch), (M_FENCED, epoch + 1))
     found = (
         ("slots", int(np.count_nonzero(node.states & 7))),
         ("cells", tags(words[H_CELL_TAGS_AT], words[H_CELLS])),
