@@ -99,7 +99,7 @@ class FakeDesk:
     def listen(self, reactor: Reactor, callback: Callable[[], bool]) -> None:
         self._wake = lambda: reactor.post(callback)
 
-    def submit(self, submit: schema.Submit, payload: Sequence[Any]) -> None:
+    def submit(self, submit: schema.Submit, payload: Sequence[Any], path: str = "local") -> None:
         if len(self.waiting) >= self.room:
             raise SwarmFull("the board is full")
         self.waiting.append(Task(submit, [bytes(part) for part in payload], True))
@@ -295,6 +295,8 @@ class Tunnel:
 
     def __init__(self, target: int) -> None:
         self._target = target
+        self._flows = threading.Event()
+        self._flows.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = []
@@ -314,16 +316,25 @@ class Tunnel:
                 self._threads.append(thread)
                 thread.start()
 
-    @staticmethod
-    def _copy(source: socket.socket, sink: socket.socket) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(1 << 16):
+                self._flows.wait()
                 sink.sendall(data)
         except OSError:
             pass
 
+    def freeze(self) -> None:
+        """Lets nothing through any more, and breaks nothing."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Lets everything through again, also what has been held up."""
+        self._flows.set()
+
     def cut(self) -> None:
         """Breaks all connections, and takes no more."""
+        self._flows.set()
         for sock in (self._listener, *self._sockets):
             try:
                 sock.shutdown(socket.SHUT_RDWR)

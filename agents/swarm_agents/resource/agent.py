@@ -120,8 +120,7 @@ class ResourceAgent(AsyncAgent):
             self.hub.resume()
 
     def metrics(self) -> bytes:
-        hub = self.hub
-        return metrics.text(hub, self.sensors) if hub is not None else b""
+        return metrics.text(self.context.board, self.context.identity.node, self.hub, self.sensors)
 
     def kernels(self) -> list[dict[str, str]]:
         """Names, signatures and summaries of the kernels that this release and the settings' modules register."""

@@ -131,14 +131,16 @@ class Desk:
         self._thread = threading.Thread(target=wait, name="desk-wait", daemon=True)
         self._thread.start()
 
-    def submit(self, submit: schema.Submit, payload: Sequence[Any]) -> None:
-        """Puts a task on the board.
+    def submit(self, submit: schema.Submit, payload: Sequence[Any], path: str = "local") -> None:
+        """Puts a task on the board; `path` is how it came here, as the board's statistics name it.
 
         Raises:
             SwarmFull: no room now.
             PayloadTooLarge: the arena can't hold it.
         """
         deadline = None if submit.budget is None else time.time() + submit.budget
+        if path != self._port.path:
+            self._port.path = path
         try:
             ticket = self._port.submit_raw(
                 submit.kernel,

@@ -70,6 +70,8 @@ _SHARE = 4
 _MOST_KEPT = 2
 #: Then a session that has acknowledged nothing for this long (seconds) is let go.
 STALLED = 10.0
+#: How a session's tasks come, as the board's statistics name it.
+_PATHS = {"client": "tcp", "hub": "node", "rest": "rest"}
 #: Weight of a new observation in a running mean.
 _NEWS = 0.05
 
@@ -475,7 +477,7 @@ class Hub:
                 f"this is more than the credit of {session.account.tasks} tasks and {session.account.bytes} bytes "
                 "that this hub has granted: wait for answers"
             )
-        self.desk.submit(submit, payload)
+        self.desk.submit(submit, payload, _PATHS[session.kind])
         self.counts["submitted"] += 1
         self.carrier.stir()
         return self.sessions.expect(session, task, size)

@@ -1,4 +1,4 @@
-"""The hub's and the sensors' metrics, made from what they know at the moment somebody asks."""
+"""The hub's and the sensors' metrics, and the node's board's, made from what they know at the moment somebody asks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from swarm_agents.resource.board_metrics import BoardMetrics
 from swarm_agents.resource.sensors import Availability
 
 if TYPE_CHECKING:
     from swarm_agents.resource.hub import Hub
     from swarm_agents.resource.sensors import Sensors
+    from swarm_agents.shm.board import Board
 
 __all__ = ["text"]
 
 
-def text(hub: Hub, sensors: Sensors) -> bytes:
-    """Everything in Prometheus' text format."""
+def text(board: Board, node: str, hub: Hub | None, sensors: Sensors) -> bytes:
+    """Everything in Prometheus' text format; without a hub (it is being made anew) the board's all the same."""
     registry = CollectorRegistry()
-    registry.register(_Metrics(hub, sensors))
+    registry.register(BoardMetrics(board, node))
+    if hub is not None:
+        registry.register(_Metrics(hub, sensors))
     return generate_latest(registry)
 
 

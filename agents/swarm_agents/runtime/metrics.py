@@ -1,8 +1,9 @@
 """The pod's metrics, made when somebody asks for them from what the board, the scoreboard and the supervisor know.
 
 One endpoint a pod and no multiprocess mode: prometheus-client runs in the supervisor only, and its values are not kept
-in it but read off. The board's depths are those of the node, the same in each of its pods, hence their label `node`:
-take `max by (node, priority)`.
+in it but read off. What the node's board counts for all its members, the node's resource agent exports alone (see
+`resource.board_metrics`), so that sums over pods count nothing twice; the tasks that were set aside are known to each
+pod of the node, hence their label `node`: take `max by (node)`.
 """
 
 from __future__ import annotations
@@ -157,12 +158,6 @@ class Metrics(Collector):
     def _board(self) -> Iterator[Metric]:
         supervisor = self._supervisor
         node = supervisor.identity.node
-        depth = GaugeMetricFamily(
-            "swarm_queue_depth", "Tasks that wait on the node's board", labels=["node", "priority"]
-        )
-        for priority, count in supervisor.depths().items():
-            depth.add_metric([node, priority], count)
-        yield depth
         aside = GaugeMetricFamily(
             "swarm_tasks_set_aside",
             "Tasks of the node that were given up of late; `GET /v1/swarm` lists them with who died over them",
@@ -170,10 +165,6 @@ class Metrics(Collector):
         )
         aside.add_metric([node], len(set_aside(supervisor.board.directory)))
         yield aside
-        members = GaugeMetricFamily("swarm_board_members", "Members of the node's board", labels=["node", "role"])
-        for role, count in supervisor.census().items():
-            members.add_metric([node, role], count)
-        yield members
 
     def _process(self) -> Iterator[Metric]:
         """CPU and memory of the agent's process; absent while there is none."""

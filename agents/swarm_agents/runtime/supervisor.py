@@ -21,7 +21,6 @@ import os
 import signal
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -445,11 +444,3 @@ class Supervisor:
             except (ConnectionError, TimeoutError, control.RefusedError):
                 pass
         return self.exported.text() + own
-
-    def depths(self) -> dict[str, int]:
-        """Waiting tasks by priority, on the node's board."""
-        return self.board.depths()
-
-    def census(self) -> dict[str, int]:
-        """Members of the node's board by role."""
-        return Counter(str(info.role) for info in self.board.members() if info.alive)

@@ -193,6 +193,8 @@ class Port:
 
     @path.setter
     def path(self, path: str) -> None:
+        if path not in PATHS:
+            raise ValueError(f"{path!r} is no path by which tasks come; there are {', '.join(PATHS)}")
         self._path = PATHS.index(path)
         self._scratch[X_PATH] = self._path
 

@@ -30,8 +30,6 @@ def test_a_pod_answers_probes_status_and_metrics(lone) -> None:
     assert pod.metric("swarm_agent_up") == 1
     assert pod.metric('swarm_tasks_total{priority="normal",result="ok"}') == before + 1
     assert pod.metric('swarm_task_seconds_count{priority="normal"}') >= 1
-    assert pod.metric('swarm_queue_depth{node="node-0",priority="normal"}') == 0
-    assert pod.metric('swarm_board_members{node="node-0",role="compute"}') == 2
     assert pod.metric("swarm_agent_epoch") == status["epoch"]
     assert pod.metric("swarm_agent_resident_memory_bytes") > 1e7
 
