@@ -385,7 +385,8 @@ def push_done(base: int, port: int, slot: int) -> None:
             # Its writer was stopped before it could move the tail: do it for it.
             cas(at + P_DONE_TAIL, tail, tail + 1)
             continue
-        if cas(cell, entry, (lap << 32) | slot):
+        # An entry of a later lap: while this was stopped the ring has come round. It must not be written over.
+        if entry >> 32 == (lap - 1) & 0x7FFFFFFF and cas(cell, entry, (lap << 32) | slot):
             cas(at + P_DONE_TAIL, tail, tail + 1)
             break
     fence()
