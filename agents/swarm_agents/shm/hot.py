@@ -10,7 +10,7 @@ process can't be in two of them at once, and a port's books need no other lock h
 from __future__ import annotations
 
 from swarm_agents.shm.atomics import cas, copy, load, monotonic_ns, peek, poke, store
-from swarm_agents.shm.blocks import alloc, block_address, free_block
+from swarm_agents.shm.blocks import alloc, block_address, free_block, standing
 from swarm_agents.shm.jit import jit, jit_nogil
 from swarm_agents.shm.layout import (
     BLOCK_MASK,
@@ -135,10 +135,16 @@ def beat(base: int, member: int, epoch: int) -> bool:
 
 @jit
 def take_port(base: int, owner: int) -> int:
-    """Takes a free port; -1 when there is none."""
+    """Takes a free port, or one whose owner's process is gone; -1 when there is none.
+
+    Not one whose owner is only fenced: it may go on in the midst of a submission, and set its successor's tail back.
+    """
     for port in range(load(base + H_PORTS * 8)):
         at = port_at(base, port)
-        if load(at + P_OWNER) == 0 and cas(at + P_OWNER, 0, owner):
+        had = load(at + P_OWNER)
+        if had != 0 and standing(base, (had & 0xFFFF) - 1, had >> 16) != 0:
+            continue
+        if cas(at + P_OWNER, had, owner):
             store(at + P_RESCAN, 0)
             return port
     return -1

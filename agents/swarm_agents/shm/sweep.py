@@ -154,7 +154,8 @@ def sweep_tasks(base: int) -> int:
 
 @jit
 def release_ports(base: int, member: int, epoch: int) -> None:
-    """Takes the ports of a member's epoch away; the tasks in them are over with it."""
+    """Gives the ports of a member's epoch up; the tasks in them are over with it. By the member itself, when it leaves:
+    those of the dead are taken over when their process is gone (see `take_port`)."""
     owner = (member + 1) | (epoch << 16)
     for port in range(load(base + H_PORTS * 8)):
         cas(port_at(base, port) + P_OWNER, owner, 0)
@@ -190,7 +191,8 @@ def declare_dead(base: int, member: int, epoch: int, quietly: int) -> int:
             break
     now = monotonic_ns()
     unpark(base, member)
-    release_ports(base, member, epoch)
+    if quietly != 0:
+        release_ports(base, member, epoch)
     taken = sweep_tasks(base)
     _rescan_ports(base)
     if fenced and quietly == 0:
