@@ -33,6 +33,7 @@ from swarm_agents.shm.layout import (
     FAILOVER_RECORDS,
     FAILOVER_STRIDE,
     FREE,
+    H_DONE_CAP,
     H_FAILOVER_AT,
     H_FAILOVERS,
     H_LANE_SLOTS,
@@ -40,6 +41,7 @@ from swarm_agents.shm.layout import (
     H_PARKED,
     H_PORT_WORDS,
     H_PORTS,
+    H_READY_CAP,
     H_WORK,
     L_MAPS,
     LANES,
@@ -49,13 +51,16 @@ from swarm_agents.shm.layout import (
     M_FENCED,
     M_GONE,
     OWNER_MASK,
+    P_DONE_HEAD,
     P_FUTEX,
     P_OWNER,
     P_QUEUES,
     P_RESCAN,
+    P_RINGS,
     READY,
     S_CANCEL,
     S_DEADLINE,
+    S_PORT,
     WRITING,
     member_word,
 )
@@ -76,6 +81,29 @@ from swarm_agents.shm.tasks import (
 )
 
 __all__ = ["bury", "declare_dead", "release_ports", "sweep_tasks"]
+
+
+@jit
+def _remind(base: int, port: int) -> None:
+    """Tells a port to look at all its tasks, if it has an answer and no hint of it.
+
+    Whoever answers may be killed before the hint, and need not be a member whose death is declared: a sweep may be run
+    by anybody. While there are hints the port looks anyway, and a later sweep finds out what they did not say.
+    """
+    at = port_at(base, port)
+    cap = load(base + H_DONE_CAP * 8)
+    head = load(at + P_DONE_HEAD)
+    entry = load(at + P_RINGS + (LANES * load(base + H_READY_CAP * 8) + (head & (cap - 1))) * 8)
+    if entry >> 32 != (head // cap + 1) & 0x7FFFFFFF and load(at + P_RESCAN) == 0:
+        _ask_to_rescan(at)
+
+
+@jit
+def _ask_to_rescan(at: int) -> None:
+    """Asks the owner of the port at an address to look at all its tasks; wakes it."""
+    store(at + P_RESCAN, 1)
+    add(at + P_FUTEX, 1)
+    futex_wake(at + P_FUTEX, 1 << 20)
 
 
 @jit
@@ -116,8 +144,11 @@ def _sweep_slot(base: int, slot: int, now: int) -> int:
             if done != 0:
                 tally_task(base, E_RETRIED, slot, path)
                 return 1
-    elif state == DONE and owner_is_over(base, slot):
-        release_slot(base, slot, word)
+    elif state == DONE:
+        if owner_is_over(base, slot):
+            release_slot(base, slot, word)
+        else:
+            _remind(base, load(slot_at(base, slot) + S_PORT))
     return 0
 
 
@@ -167,9 +198,7 @@ def _rescan_ports(base: int) -> None:
     for port in range(load(base + H_PORTS * 8)):
         at = port_at(base, port)
         if load(at + P_OWNER) != 0:
-            store(at + P_RESCAN, 1)
-            add(at + P_FUTEX, 1)
-            futex_wake(at + P_FUTEX, 1 << 20)
+            _ask_to_rescan(at)
 
 
 @jit
@@ -224,5 +253,6 @@ def bury(base: int, member: int, epoch: int, empty: int) -> bool:
     word = load(at)
     if word & 7 != M_FENCED or (word >> 6) & EPOCH_MASK != epoch + 1:
         return False
+    unpark(base, member)  # whoever declared it dead may have been killed before that
     state = M_EMPTY if empty != 0 else M_GONE
     return cas(at, word, member_word(state, (word >> 3) & 7, epoch + 1))
