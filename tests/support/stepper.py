@@ -386,9 +386,14 @@ class _Uses:
     def __init__(self) -> None:
         self._read: dict[int, set[str]] = {}
         self._written: dict[int, set[str]] = {}
+        self._seen: set[tuple[str, Op]] = set()
         self.contended: set[int] = set()
 
     def note(self, party: str, op: Op) -> None:
+        key = (party, op if op[0] == "copy" else op[:2])
+        if key in self._seen:
+            return
+        self._seen.add(key)
         reads, writes = _touched(op)
         for address in reads:
             if self._written.get(address, {party}) - {party}:
@@ -424,11 +429,18 @@ def _one(
         return path[len(widths) - 1] if len(widths) <= len(path) else 0
 
     while True:
+        assert steps < most, "a schedule does not end"
+        now = parties[current] if current >= 0 else None
+        if now is not None and now.runs and not (kills and now.name in mortals):
+            op = now.pending
+            if not preemptions or (op[0] != "copy" and op[1] not in stops):
+                uses.note(now.name, op)
+                now.step()
+                steps += 1
+                continue
         running = [party for party in parties if party.runs]
         if not running:
             break
-        assert steps < most, "a schedule does not end"
-        now = parties[current] if current >= 0 else None
         if now is None or not now.runs:
             options: list[tuple[str, Party]] = [("go", party) for party in running]
         else:
@@ -512,7 +524,9 @@ def board_memory(protocol: SimpleNamespace, *, slots: int = 2, cells: int = 4, p
     at = 4096
     for name, size in (
         ("H_MEMBERS_AT", 4 * p.MEMBER_STRIDE), ("H_PORTS_AT", 2 * 4096), ("H_LANES_AT", 4096), ("H_STATES_AT", 64),
-        ("H_IDS_AT", 64), ("H_SLOTS_AT", slots * p.SLOT_STRIDE), ("H_HIST_AT", 4 * p.LANES * 3 * 64 * 8),
+        ("H_IDS_AT", 64), ("H_SLOTS_AT", slots * p.SLOT_STRIDE),
+        ("H_HIST_AT", 4 * p.LANES * p.HISTOGRAMS * p.HIST_WORDS * 8),
+        ("H_TALLIES_AT", len(p.EVENT_NAMES) * p.LANES * len(p.PATHS) * 8),
         ("H_CELL_TAGS_AT", 64), ("H_PAGE_TAGS_AT", 64), ("H_CELLS_AT", cells * 512), ("H_PAGES_AT", pages * 4096),
     ):  # fmt: skip
         words[getattr(p, name)] = at
