@@ -47,7 +47,8 @@ from swarm_agents.shm.files import Mapping
 from swarm_agents.shm.ring_ends import Receiver, Sender
 from swarm_agents.shm.ring_file import SharedFile
 from swarm_agents.shm.ring_hand import cas_word, load_word, make_hand
-from swarm_agents.shm.ring_layout import RingShape, counters_at, data_word, plan_ring
+from swarm_agents.shm.ring_layout import data_word
+from swarm_agents.shm.ring_shape import RingShape, counters_at, plan_ring
 
 __all__ = ["Receiver", "Ring", "RingStats", "Sender"]
 

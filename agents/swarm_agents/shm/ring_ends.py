@@ -28,7 +28,7 @@ from swarm_agents.shm.ring_hand import (
     deadline,
     load_word,
 )
-from swarm_agents.shm.ring_layout import counters_at
+from swarm_agents.shm.ring_shape import counters_at
 
 if TYPE_CHECKING:
     from swarm_agents.shm.ring import Ring
