@@ -74,7 +74,7 @@ def test_a_deep_queue_sends_a_part_of_its_work_away_and_an_even_one_none(pair):
     second.call(b.work)
     eventually(lambda: first.hub.counts["forwarded"] > 0)
     eventually(lambda: (second.call(b.work), len(a.committed))[1] > 0)
-    assert len(a.committed) + len(a.waiting) + first.hub.in_hand == 40
+    assert first.call(lambda: len(a.committed) + len(a.waiting) + first.hub.in_hand) == 40
 
 
 def test_a_peer_that_dies_gives_its_tasks_back_at_once(pair):
@@ -138,6 +138,49 @@ def test_a_second_address_carries_on_when_the_first_one_breaks(make_hub):
         eventually(lambda: len(a.committed) == 5)
         assert a.handed_back == []
         assert len(b.begun) == 5
+
+
+def test_a_path_that_swallows_everything_is_avoided_and_used_again_when_it_is_back(make_hub):
+    """No connection breaks: only heartbeats tell. What went by that path goes again, once is counted."""
+    from support.wirekit import Tunnel
+
+    of_a, of_b = make_settings(), make_settings()
+    b = FakeDesk(auto=False)
+    second = make_hub(b, of_b, node="node-b")
+    with Tunnel(of_b.transport.hub_port) as tunnel, Tunnel(of_b.transport.hub_port) as spare:
+        a = FakeDesk(workers=0, auto=False)
+        addresses = [f"tcp://127.0.0.1:{each.port}" for each in (tunnel, spare)]
+        hubs = tuple(hub_of("node-b", of_b, address) for address in addresses)
+        first = make_hub(a, msgspec.structs.replace(of_a, hubs=hubs))
+        peer = eventually(lambda: first.hub.peers.get("node-b"))
+        main, other = (peer.links[address] for address in addresses)
+        eventually(lambda: main.rtt and other.rtt)
+        first.call(lambda: (setattr(main, "rtt", 1e-4), setattr(other, "rtt", 1e-4)))
+        assert first.call(lambda: peer.link) is main, "the first in the settings"
+        tunnel.freeze()
+        first.call(lambda: [a.own((1, n), "core.echo", n) for n in range(5)])
+        eventually(lambda: main.suspected or not main.open)
+        eventually(lambda: len(b.waiting) == 5)
+        assert peer.link is other
+        second.call(b.work)
+        eventually(lambda: len(a.committed) == 5)
+        tunnel.thaw()
+        eventually(lambda: main.open and not main.suspected and peer.link is main, within=20)
+        first.call(lambda: a.own((1, 9), "core.echo", 9))
+        eventually(lambda: (second.call(b.work), len(a.committed) == 6)[1])
+        assert a.handed_back == []
+        assert len(b.begun) == len(set(b.begun)) == 6, "late copies were recognised"
+
+
+def test_a_hub_of_another_version_is_told_so_and_given_no_work(make_hub, monkeypatch):
+    of_a, of_b = make_settings(), make_settings()
+    second = make_hub(FakeDesk(), of_b, node="node-b")
+    monkeypatch.setattr("swarm_agents.resource.peers.pack", lambda *args: [b"ASW\x07?"])
+    a = FakeDesk(workers=0, auto=False)
+    first = make_hub(a, msgspec.structs.replace(of_a, hubs=(hub_of("node-b", of_b),)))
+    eventually(lambda: second.hub.counts["refused_VersionMismatch"] > 0)
+    first.call(lambda: a.own((1, 1), "core.echo", 1))
+    assert first.hub.counts["forwarded"] == 0
 
 
 def test_a_hub_that_is_pushed_new_settings_connects_to_who_is_new_and_lets_go_of_who_has_left(make_hub):
