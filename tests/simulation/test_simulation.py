@@ -12,28 +12,9 @@ from pathlib import Path
 
 import pytest
 
-#: Faults that some hundred seeds find; `make sim-mutants` looks for all of them, for longer.
-QUICKLY_FOUND = (
-    "commit-without-compare",
-    "missing-fence",
-    "lost-retry",
-    "wrong-lane-order",
-    "forgotten-rescan",
-    "leak-on-take",
-    "leak-on-refusal",
-    "stale-hint-trusted",
-    "poison-for-ever",
-    "deadline-ignored",
-    "cancelled-and-run",
-    "worker-not-woken",
-    "client-not-woken",
-    "hand-back-forgotten",
-    "leases-kept",
-    "orphans-kept",
-    "hang-not-seen",
-    "death-too-soon",
-    "death-not-seen",
-)
+#: Faults of different kinds that some hundred seeds find; each is a compilation of its own, so these are a few of all.
+#: `make sim-mutants` looks for every one, for longer.
+QUICKLY_FOUND = ("commit-without-compare", "missing-fence", "lost-retry", "wrong-lane-order", "leak-on-take")
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
