@@ -221,10 +221,10 @@ def launch(measure: Measure, wrap: str = "") -> Outcome:
             timeout=None if wrap else measure.limit + _CLEARING,
             check=False,
         )
-        result = json.loads(done.stdout)
+        result = json.loads(done.stdout.splitlines()[-1])  # what it is started through may have said something, too
     except subprocess.TimeoutExpired:
         return Outcome(error=f"took longer than {measure.limit:g} s, and could not be cleared away")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:
         return Outcome(error=f"could not be run: {error}")
     return Outcome(**result)
 

@@ -278,6 +278,15 @@ def test_a_measurement_runs_in_a_process_of_its_own_and_returns_its_figure(harne
     assert "measured_thing" not in sys.modules
 
 
+def test_what_a_measurement_is_started_through_may_say_something_too(harness: Any, tmp_path: Path) -> None:
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text('#!/bin/sh\necho starting\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    (tmp_path / "wrapped_thing.py").write_text("def measure():\n    return 7\n")
+    outcome = harness.launch(harness.Measure(tmp_path / "wrapped_thing.py", "measure"), str(wrapper))
+    assert outcome.value == 7
+
+
 def test_what_a_measurement_raises_is_its_error(harness: Any, tmp_path: Path) -> None:
     outcome = measured(tmp_path, harness, "def measure(factor):\n    raise ValueError('no such luck')\n")
     assert not outcome.ok
