@@ -241,6 +241,20 @@ class Withdrawn(_Message, frozen=True, tag="withdrawn"):
 
 
 Message = (
-    Hello | Welcome | Submit | Accepted | Answer | Ack | Cancel | Heartbeat | Credit | Refusal | Query | Report | Bye
-    | Mirrored | Confirmed | Withdrawn
+    Hello
+    | Welcome
+    | Submit
+    | Accepted
+    | Answer
+    | Ack
+    | Cancel
+    | Heartbeat
+    | Credit
+    | Refusal
+    | Query
+    | Report
+    | Bye
+    | Mirrored
+    | Confirmed
+    | Withdrawn
 )
