@@ -171,9 +171,11 @@ def test_a_checkpoint_of_other_arguments_than_the_tasks_own_is_not_gone_on_with(
 # -- what a kernel says of its retries
 
 
-def test_a_kernel_says_how_often_it_is_begun_and_a_task_may_say_otherwise() -> None:
+def test_a_kernel_says_how_often_it_is_begun_and_a_task_may_say_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     from swarm_agents.compute.agent import _asked
     from swarm_agents.retry import Retry
+
+    monkeypatch.setattr(registry, "_kernels", dict(registry._kernels))  # the other tests go through all that there are
 
     @registry.kernel("test.retried", attempts=5, backoff=0.5, retry_on=(ConnectionError, "KeyError"), deadline=10)
     def retried() -> None:

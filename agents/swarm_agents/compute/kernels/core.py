@@ -67,9 +67,9 @@ def simulate(
     every: Seconds = 0.1,
     ctx: Context,
 ) -> dict[str, Any]:
-    """Keeps a core busy as a long simulation does: with a state of `kept` bytes that it checkpoints `every` so many
-    seconds (0: never), and goes on from when it is begun again.
+    """Keeps a core busy as a long simulation does, and goes on from its last checkpoint when it is begun again.
 
+    It has a state of `kept` bytes, which it checkpoints `every` so many seconds (0: never).
     Returns `rounds` of work and `seconds` over all attempts, the `checkpoints` of the last one and the seconds they
     took (`keeping`), and in how many `attempts` it was done.
     """
