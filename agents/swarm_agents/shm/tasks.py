@@ -298,8 +298,9 @@ def submit(
     when a shared array that the scratch names is gone.
 
     A payload of up to INLINE_MAX bytes is copied from the address `payload`; a larger one lies in `block`, which the
-    member holds. A port may hold no more slots of a lane than are free in it: so one that floods the lane leaves
-    room for the others, however many they are.
+    member holds. A port may hold three times as many slots of a lane as are free in it, and a 32nd of the lane (16 at
+    most) in any case while there are any. So one alone may fill three quarters, and those who flood a lane together get
+    equal shares and leave room for another one: n of them leave 1 / (3 n + 1).
     """
     if is_fenced(base, member, epoch):
         return -3
@@ -316,7 +317,7 @@ def submit(
         cas(queue, head, head + 1)
         head = load(queue)
     held = peek(scratch + (X_HELD + lane) * 8)
-    if held >= 16 and held > free_bits(base, lane):
+    if held >= min(16, load(base + H_LANE_SLOTS * 8) >> 5) and held > 3 * free_bits(base, lane):
         return -1
     slot = _take_slot(base, lane, member, epoch, scratch)
     if slot < 0:

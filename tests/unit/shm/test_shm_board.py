@@ -136,7 +136,7 @@ def test_a_client_that_fills_a_lane_leaves_room_for_others(board: Board, port: P
         port.submit("k")
     other.submit("k")
     port.submit("k", priority=Priority.CRITICAL)
-    assert board.depths()["normal"] == 34  # half of 64 and one, and the other's
+    assert board.depths()["normal"] == 50  # three quarters of 64 and one, and the other's
 
 
 def test_a_submit_with_a_timeout_waits_for_answers_and_keeps_them(port: Port, worker: Worker) -> None:
