@@ -62,9 +62,12 @@ def claim_wait(
         got = try_claim(base, member, epoch, first, last, scratch)
         if got == 0:
             count(base, member, C_PARKS, 1)
-            # One that takes only some lanes must not be the one who is woken: it sleeps shortly, unlisted.
-            longest = PARK_SLICE_NS if all_lanes else 2_000_000
-            futex_wait(base + H_WORK * 8, seen & 0xFFFFFFFF, min(end - now, longest))
+            if all_lanes:
+                futex_wait(base + H_WORK * 8, seen & 0xFFFFFFFF, min(end - now, PARK_SLICE_NS))
+            else:
+                # One that takes only some lanes must not be woken in the place of one that takes all: it sleeps
+                # shortly, unlisted, and on a word that nobody wakes.
+                futex_wait(base + (H_WORK + 1) * 8, 0, min(end - now, 2_000_000))
             got = try_claim(base, member, epoch, first, last, scratch)
         if got != 0:
             if all_lanes:
