@@ -316,7 +316,12 @@ class Board:
 
     def reap(self) -> list[MemberInfo]:
         """Declares dead everybody whose process is gone, as the kernel says; and ends the quarantine of those who were
-        fenced before. To be called now and then; a death is seen here as soon as it has happened."""
+        fenced before. To be called now and then; a death is seen here as soon as it has happened.
+
+        Raises:
+            BoardMismatch: the file was cut short.
+        """
+        self._refuse_cut()
         dead: list[MemberInfo] = []
         for info in self.members():
             if info.state is MemberState.GONE or any(own.index == info.index for own in self._own):
@@ -347,10 +352,21 @@ class Board:
     def sweep(self) -> int:
         """Puts everything in order that the killed may have left: lost hints, tasks of fenced agents and of submitters
         who are gone, deadlines, blocks. To be called now and then (a second is plenty); returns the tasks taken back.
+
+        Raises:
+            BoardMismatch: the file was cut short: who goes on with it will be killed by SIGBUS.
         """
+        self._refuse_cut()
         taken = int(sweep.sweep_tasks(self.mapping.base))
         self._sweep_arena()
         return taken
+
+    def _refuse_cut(self) -> None:
+        if not self.mapping.whole:
+            raise BoardMismatch(
+                f"the board in {self.directory} was truncated by somebody while it was in use: end this process; "
+                "when all have ended, whoever starts makes a new board"
+            )
 
     def _sweep_arena(self) -> None:
         """Frees what nobody can refer to any more: arrays by their leases first, then blocks, which sets the count."""

@@ -8,8 +8,14 @@ no file that would have to be removed.
 A member's life is a lock, too: it holds byte 2**40 + index of the file by an *open file description* lock on a
 descriptor of its own. The kernel drops it when the process dies, however it dies; any process can ask for it, across
 PID namespaces, and a reused PID or a clock that jumps cannot deceive it. (A stopped process keeps it: that is what
-heartbeats are for.) Rejected: PIDs with start times (blind across namespaces), POSIX locks (dropped when any descriptor
-of the file is closed).
+heartbeats are for.)
+
+A board that somebody cuts short while it is used can't be saved: who touches what is gone gets SIGBUS from the kernel.
+Whoever opens it is refused for as long as anybody lives there, and makes a new one then; whoever sweeps it looks first
+and is told by an error. So agents end, each with a reason or by the signal, and their supervisors begin anew.
+
+Rejected: sealing the file against it (only anonymous files can be sealed), a handler for SIGBUS (it is the program's),
+PIDs with start times (blind across namespaces), POSIX locks (dropped when any descriptor of the file is closed).
 """
 
 from __future__ import annotations
@@ -77,6 +83,11 @@ class Mapping:
         self.view = memoryview(self._map)
         self.size = size
         self.inode = os.fstat(descriptor).st_ino
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is still as long as what is mapped of it."""
+        return self._map.size() >= self.size
 
 
 @contextlib.contextmanager
