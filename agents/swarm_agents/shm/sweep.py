@@ -194,10 +194,11 @@ def release_ports(base: int, member: int, epoch: int) -> None:
 
 @jit
 def _rescan_ports(base: int) -> None:
-    """Tells every port to look at all its tasks: the dead may have committed without a hint."""
+    """Tells every living port to look at all its tasks: the dead may have committed without a hint."""
     for port in range(load(base + H_PORTS * 8)):
         at = port_at(base, port)
-        if load(at + P_OWNER) != 0:
+        owner = load(at + P_OWNER)
+        if owner != 0 and standing(base, (owner & 0xFFFF) - 1, owner >> 16) == 2:
             _ask_to_rescan(at)
 
 
