@@ -26,6 +26,7 @@ from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
 from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_USED
 from swarm_agents.shm.stats import read_depths
+from swarm_agents.shm.tasks import is_fenced
 from swarm_agents.wire import schema
 from swarm_agents.wire.frames import payload_bytes
 from swarm_agents.wire.reactor import Reactor
@@ -82,6 +83,7 @@ class Desk:
 
     def __init__(self, board: Board, member: Member) -> None:
         self._board = board
+        self._member = member
         self._port = board.port(member)
         self._worker = board.worker(member)
         self._tickets: dict[TaskId, Ticket] = {}
@@ -114,6 +116,7 @@ class Desk:
     def listen(self, reactor: Reactor, callback: Callable[[], bool]) -> None:
         """Has `callback` called under the reactor's lock when there are answers; False: it takes none at present."""
         self._reactor = reactor
+        member = self._member
 
         def wait() -> None:
             while not self._closed.is_set():
@@ -127,6 +130,10 @@ class Desk:
                     taken = self._closed.is_set() or callback()
                 if not taken:
                     self._closed.wait(_HELD_UP)
+                if is_fenced(self._board.mapping.base, member.index, member.epoch):
+                    # The port need not say so: it has something for us as long as nobody takes it.
+                    self.fenced = True
+                    return
 
         self._thread = threading.Thread(target=wait, name="desk-wait", daemon=True)
         self._thread.start()

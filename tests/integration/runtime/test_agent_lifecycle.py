@@ -195,5 +195,5 @@ def test_the_board_of_an_agent_that_can_not_leave_by_itself_is_removed_too(node,
     os.kill(agent, signal.SIGSTOP)
     pod.terminate()
     assert pod.ended() == 0
-    assert pod.log("AgentKilled")
+    assert pod.log("AgentKilled") or pod.log("AgentHung")  # found stopped, or when its grace was over
     assert not node.board.exists()
