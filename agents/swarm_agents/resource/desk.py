@@ -198,9 +198,7 @@ class Desk:
             error = msgspec.msgpack.decode(raw.header, type=dict[str, str])
         far = self._elsewhere.pop(task, None) if self._elsewhere else None
         if far is not None and raw.hops:
-            # Begun there as often as it says, and here as often as it did not come to that.
-            attempts = raw.attempts - 1 + far.attempts
-            answer = schema.Answer(task, error, far.agent, attempts, raw.queued_s, raw.run_s, raw.hops, far.node)
+            answer = schema.Answer(task, error, far.agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops, far.node)
         else:
             agent = self._name(raw.agent, raw.epoch)
             answer = schema.Answer(task, error, agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops)
@@ -250,11 +248,14 @@ class Desk:
     @staticmethod
     def _commit(worker: Any, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any]) -> bool:
         claim, hops, run = claimed.token, answer.hops + 1, int(answer.run * 1e9)
+        again = max(answer.attempts - 1, 0)
         if answer.error is not None or not payload:
             error = answer.error or {"code": "PayloadError", "message": "another node's answer had no payload"}
-            return bool(worker.commit_raw(claim, msgspec.msgpack.encode(error), ok=False, hops=hops, run_ns=run))
+            return bool(
+                worker.commit_raw(claim, msgspec.msgpack.encode(error), ok=False, hops=hops, again=again, run_ns=run)
+            )
         try:
-            return bool(worker.commit_raw(claim, bytes(payload[0]), payload[1:], hops=hops, run_ns=run))
+            return bool(worker.commit_raw(claim, bytes(payload[0]), payload[1:], hops=hops, again=again, run_ns=run))
         except (PayloadTooLarge, SwarmFull) as error:
             return bool(worker.commit_raw(claim, msgspec.msgpack.encode(to_wire(error)), ok=False, hops=hops))
 

@@ -156,6 +156,8 @@ R_LEASES = 56  # 0, or R_SHARED and the number + 1 of the first lease on the sha
 R_SHARED, R_CHAIN_MASK = 1 << 32, (1 << 32) - 1
 RESULT_HEADER = 64
 STATUS_VALUE, STATUS_ERROR = 0, 1
+#: R_HOPS from this bit on: how often another node began the task after the first time.
+AGAIN_AT = 16
 
 # --- leases ---------------------------------------------------------------------------------------------------------
 LEASE_STRIDE = 16

@@ -38,6 +38,7 @@ from swarm_agents.shm.blocks import alloc, block_address, free_block, hold_publi
 from swarm_agents.shm.handover import Forms, receive, send_array
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
+    AGAIN_AT,
     ATTEMPTS_MASK,
     BLOCK_MASK,
     C_CANCELLED,
@@ -530,10 +531,10 @@ class Port:
                 error,
                 agent,
                 epoch,
-                attempts,
+                attempts + (hops >> AGAIN_AT),
                 queued * 1e-9,
                 run * 1e-9,
-                hops,
+                hops & ((1 << AGAIN_AT) - 1),
             )
         )
 

@@ -24,6 +24,7 @@ from swarm_agents.shm.blocks import alloc, block_address
 from swarm_agents.shm.handover import OTHERWISE, Forms, reply_array
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
+    AGAIN_AT,
     ATTEMPTS_MASK,
     C_HANDED_BACK,
     CELL_BYTES,
@@ -329,6 +330,7 @@ class Worker:
         *,
         ok: bool = True,
         hops: int = 0,
+        again: int = 0,
         run_ns: int | None = None,
     ) -> bool:
         """`commit` for an answer that is encoded already, as it comes from another node.
@@ -336,9 +338,11 @@ class Worker:
         Args:
             ok: False: `header` is the map of an error (`errors.to_wire`).
             hops: how many nodes it has passed.
+            again: how often it was begun there after the first time; its submitter is told of these too.
             run_ns: how long it was computed; by default since the claim.
         """
         layout = frame.lay_out(b"", header, buffers)
+        hops |= min(again, ATTEMPTS_MASK) << AGAIN_AT
         status = STATUS_VALUE if ok else STATUS_ERROR
         began = claim.claimed_ns if run_ns is None else hot.now_ns() - run_ns
         if layout.names:
