@@ -24,194 +24,16 @@ that is missing is found. Reads that overtake reads, as on aarch64, are the litm
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Callable, Generator, Iterable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["BASE", "PRIVATE", "Machine", "Party", "Steps", "board_memory", "explore", "load_protocol"]
+from support.stepwise import BASE, BOTH, PRIVATE, READS, load_protocol, running, signed
 
-BASE = 1 << 20
-PRIVATE = 1 << 40
-_BOARD = ("sweep", "witness", "hot")
-_NOT_PROTOCOL = frozenset({"atomics", "jit"})
-_FIXED_WORDS = 64  # of a board's header: they never change
-_MASK = (1 << 64) - 1
-_READS, _WRITES = frozenset({"load", "peek"}), frozenset({"store", "poke"})
-_BOTH = frozenset({"cas", "add", "or_", "xand", "swap"})
-_ALONE = frozenset({"clz", "ctz", "fence", "monotonic_ns", "pause", "popcount"})
-_YIELDED = _BOTH | {"copy", "futex_wait", "futex_wake"}
+__all__ = ["BASE", "PRIVATE", "Machine", "Party", "Steps", "board_memory", "explore", "load_protocol"]
 
 Op = tuple[Any, ...]
 Steps = Generator[Op, int, Any]
-Edit = tuple[str, str]
-
-
-def _signed(value: int) -> int:
-    value &= _MASK
-    return value - (1 << 64) if value >> 63 else value
-
-
-# --- what a protocol function calls directly: nobody could tell when it is done ------------------------------------
-
-_running: list[Party] = []
-
-
-def _clz(value: int) -> int:
-    return 64 - (value & _MASK).bit_length()
-
-
-def _ctz(value: int) -> int:
-    value &= _MASK
-    return (value & -value).bit_length() - 1 if value else 64
-
-
-def _popcount(value: int) -> int:
-    return (value & _MASK).bit_count()
-
-
-def _pause() -> None:
-    _running[-1].machine.now += 1
-
-
-def _fence() -> None:
-    _running[-1].drain()
-
-
-def _monotonic_ns() -> int:
-    machine = _running[-1].machine
-    machine.now += 1
-    return machine.now
-
-
-def _read(address: int) -> int:
-    return _running[-1].machine.words.get(address, 0)
-
-
-def _write(address: int, value: int) -> None:
-    _running[-1].machine.words[address] = _signed(value)
-
-
-_HELPERS = {
-    "_clz": _clz, "_ctz": _ctz, "_popcount": _popcount, "_pause": _pause, "_fence": _fence,
-    "_monotonic_ns": _monotonic_ns, "_read": _read, "_write": _write,
-}  # fmt: skip
-
-
-class _Stepwise(ast.NodeTransformer):
-    """Turns calls of atomics on shared words into yields, and calls of protocol functions into delegation."""
-
-    def __init__(self, names: frozenset[str], first: int) -> None:
-        self._names = names
-        self._first = first
-        self._temporaries = 0
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        self.generic_visit(node)
-        node.decorator_list = []
-        node.returns = None
-        # A function that makes no shared operation has to be a generator, too: callers delegate to it.
-        never = ast.parse("if False:\n    yield").body
-        node.body = [*never, *node.body]
-        return node
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        if not isinstance(node.func, ast.Name):
-            return node
-        name, args = node.func.id, node.args
-        if name in self._names:
-            return ast.YieldFrom(node)
-        if name in _YIELDED:
-            return ast.Yield(ast.Tuple([ast.Constant(name), *args], ast.Load()))
-        if name in _ALONE:
-            return ast.Call(ast.Name(f"_{name}", ast.Load()), args, [])
-        if name in _READS | _WRITES:
-            self._temporaries += 1
-            kept = f"_address_{self._temporaries}"
-            address = ast.Name(kept, ast.Load())
-            within = ast.Compare(
-                ast.Constant(self._first),
-                [ast.LtE(), ast.Lt()],
-                [ast.NamedExpr(ast.Name(kept, ast.Store()), args[0]), ast.Constant(PRIVATE)],
-            )
-            direct = "_read" if name in _READS else "_write"
-            return ast.IfExp(
-                within,
-                ast.Yield(ast.Tuple([ast.Constant(name), address, *args[1:]], ast.Load())),
-                ast.Call(ast.Name(direct, ast.Load()), [address, *args[1:]], []),
-            )
-        return node
-
-
-def _with_imports(folder: Path, roots: Sequence[str]) -> dict[str, str]:
-    """The sources of some modules of the package and of what they import from it, in the order of their imports."""
-    found: dict[str, str] = {}
-
-    def add(name: str) -> None:
-        if name in found or name in _NOT_PROTOCOL:
-            return
-        text = (folder / f"{name}.py").read_text()
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("swarm_agents.shm."):
-                add(str(node.module).rpartition(".")[2])
-        found[name] = text
-
-    for root in roots:
-        add(root)
-    return found
-
-
-def load_protocol(
-    edit: Edit | Sequence[Edit] = (),
-    *,
-    roots: Sequence[str] = _BOARD,
-    fixed: int = _FIXED_WORDS,
-    **overrides: int,
-) -> SimpleNamespace:
-    """All functions of some modules of `swarm_agents.shm` as generators, and their constants, some of them overridden.
-
-    Args:
-        edit: texts in the sources, each to be replaced by another one: a planted fault.
-        roots: modules that import all others that are needed; names must be unique among them all.
-        fixed: how many words from BASE on never change and are read without a step.
-    """
-    package = importlib.util.find_spec("swarm_agents.shm")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    folder = Path(next(iter(package.submodule_search_locations)))
-    texts = _with_imports(folder, roots)
-    edits: Sequence[Any] = [edit] if edit and isinstance(edit[0], str) else edit
-    for old, new in edits:
-        times = sum(text.count(old) for text in texts.values())
-        assert times == 1, f"{times} times in the sources, plant the fault anew: {old!r}"
-        texts = {name: text.replace(old, new) for name, text in texts.items()}
-    trees = {name: ast.parse(text) for name, text in texts.items()}
-    functions = frozenset(
-        node.name
-        for tree in trees.values()
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-        and any(isinstance(d, ast.Name) and d.id in ("jit", "jit_nogil") for d in node.decorator_list)
-    )
-    space: dict[str, Any] = {"__name__": "stepwise", **_HELPERS}
-    for name, tree in trees.items():
-        kept: list[ast.stmt] = []
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name in functions:
-                kept.append(_Stepwise(functions, BASE + fixed * 8).visit(node))
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("swarm_agents.shm"):
-                continue
-            elif not (isinstance(node, ast.Expr | ast.If)):
-                kept.append(node)
-        module = ast.fix_missing_locations(ast.Module(kept, []))
-        exec(compile(module, str(folder / f"{name}.py"), "exec"), space)
-        for constant, value in overrides.items():
-            if constant in space:
-                space[constant] = value
-    return SimpleNamespace(**space)
 
 
 class Machine:
@@ -267,7 +89,7 @@ class Party:
             return False
         op = self.pending
         self.machine.now += 1
-        self.wrote = op[0] not in _READS
+        self.wrote = op[0] not in READS
         if op[0] == "futex_wait" and self._read(op[1]) & 0xFFFFFFFF == op[2] & 0xFFFFFFFF:
             self.drain()
             self.asleep = op[1]
@@ -294,17 +116,17 @@ class Party:
             self.machine.words[address] = value
 
     def _advance(self, answer: int | None) -> None:
-        _running.append(self)
+        running.append(self)
         try:
             op = self._steps.send(answer)  # type: ignore[arg-type]
-            while op[0] not in _BOTH and not (op[0] == "copy" or BASE <= op[1] < PRIVATE):
+            while op[0] not in BOTH and not (op[0] == "copy" or BASE <= op[1] < PRIVATE):
                 op = self._steps.send(getattr(self, f"_do_{op[0]}")(*op[1:]))  # on private memory
             self.pending = op
         except StopIteration as end:
             self.value = end.value
             self.done = True
         finally:
-            _running.pop()
+            running.pop()
 
     # -- operations
 
@@ -316,9 +138,9 @@ class Party:
 
     def _write(self, address: int, value: int) -> int:
         if self.machine.relaxed and address < PRIVATE:
-            self.buffer.append((address, _signed(value)))
+            self.buffer.append((address, signed(value)))
         else:
-            self.machine.words[address] = _signed(value)
+            self.machine.words[address] = signed(value)
         return 0
 
     _do_load = _do_peek = _read
@@ -326,15 +148,15 @@ class Party:
 
     def _do_cas(self, address: int, expected: int, desired: int) -> int:
         self.drain()
-        if self._read(address) != _signed(expected):
+        if self._read(address) != signed(expected):
             return 0
-        self.machine.words[address] = _signed(desired)
+        self.machine.words[address] = signed(desired)
         return 1
 
     def _change(self, address: int, value: Callable[[int], int]) -> int:
         self.drain()
         before = self._read(address)
-        self.machine.words[address] = _signed(value(before))
+        self.machine.words[address] = signed(value(before))
         return before
 
     def _do_add(self, address: int, operand: int) -> int:
@@ -375,7 +197,7 @@ def _touched(op: Op) -> tuple[list[int], list[int]]:
         target, source, count = op[1:]
         reads, writes = ([at + i for i in range(0, count, 8) if at < PRIVATE] for at in (source, target))
         return reads, writes
-    if name in _READS or name == "futex_wait":
+    if name in READS or name == "futex_wait":
         return [op[1]], []
     return [], [op[1]]
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.boardcases import CASES, DEEPER
+from support.boardcases import DEEPER
+from support.boardcases_waits import CASES
 from support.boardsteps import AGENT, CLIENT, OTHER, SIBLING, SmallBoard
 from support.stepper import Steps, load_protocol
 
