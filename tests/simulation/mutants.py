@@ -86,8 +86,8 @@ BOARD_MUTANTS = (
         (
             (
                 "sweep",
-                "        if load(at + P_OWNER) != 0:\n",
-                "        if load(at + P_OWNER) != 0 and not mutant(5):\n",
+                "        if owner != 0 and standing(base, (owner & 0xFFFF) - 1, owner >> 16) == 2:\n",
+                "        if owner != 0 and not mutant(5) and standing(base, (owner & 0xFFFF) - 1, owner >> 16) == 2:\n",
             ),
         ),
     ),

@@ -215,6 +215,7 @@ class _Memory:
         self.view = memoryview(self._map)
         self.size = size
         self.inode = 1
+        self.whole = True
 
 
 class _Asyncio:

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from simulation.mutants import edits
+
+from swarm_agents.shm import tasks
 
 #: Faults of different kinds that some hundred seeds find; each is a compilation of its own, so these are a few of all.
 #: `make sim-mutants` looks for every one, for longer.
@@ -29,6 +32,14 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=280,
     )
+
+
+def test_every_planted_fault_has_its_place_in_the_sources() -> None:
+    for module, changes in edits().items():
+        text = (Path(tasks.__file__).parent / f"{module}.py").read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, f"{module}.py has changed, plant the fault anew:\n{old}"
+            text = text.replace(old, new)
 
 
 @pytest.mark.slow
