@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulation.mutants import edits
 
+from simulation.mutants import edits
 from swarm_agents.shm import tasks
 
 #: Faults of different kinds that some hundred seeds find; each is a compilation of its own, so these are a few of all.
