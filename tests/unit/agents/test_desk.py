@@ -6,7 +6,6 @@ import threading
 from typing import cast
 
 from support.shm import make_board, make_worker
-
 from swarm_agents.resource.desk import Desk
 from swarm_agents.wire.reactor import Reactor
 
