@@ -43,9 +43,8 @@ from swarm_agents.errors import (
 from swarm_agents.wire import schema
 from swarm_agents.wire.credit import Window
 from swarm_agents.wire.frames import flatten, pack, payload_bytes, unpack
-from swarm_agents.wire.monitor import Monitor, Outcome
-from swarm_agents.wire.reactor import readable, receive, send_frames
-from swarm_agents.wire.sockets import open_dealer
+from swarm_agents.wire.monitor import Outcome
+from swarm_agents.wire.network import Network
 
 if TYPE_CHECKING:
     from swarm_agents.client.connection import Connection
@@ -69,8 +68,16 @@ _LOOK_IN, _CALLERS_GRACE = 0.002, 0.02
 class TcpChannel(Channel):
     """One DEALER, one thread."""
 
-    def __init__(self, sink: Sink, connection: Connection, endpoint: str, number: int, timeout: float) -> None:
-        """Connects, greets, and waits to be welcomed.
+    def __init__(
+        self,
+        sink: Sink,
+        connection: Connection,
+        endpoint: str,
+        number: int,
+        timeout: float,
+        network: Network | None = None,
+    ) -> None:
+        """Connects, greets, and waits to be welcomed. `network` is the channel's own from then on.
 
         Raises:
             Unreachable, WrongKey, VersionMismatch: nobody welcomed it; the message says what to do.
@@ -95,18 +102,15 @@ class TcpChannel(Channel):
         self._heard = time.monotonic()
         self._beat = 0.0
 
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._network = network or Network()
+        self._readable, self._receive_one = self._network.readable, self._network.receive
         hub = next((h for h in connection.hubs if h.address == endpoint), None)
         server = (hub.public_key if hub else "") or connection.server_key
         self._encrypts = bool(server)
-        self._socket = open_dealer(
-            self._context,
-            server=server,
-            public=connection.public_key,
-            secret=connection.secret_key,
-            limit=-1,
+        self._socket = self._network.dealer(
+            server=server, public=connection.public_key, secret=connection.secret_key, limit=-1
         )
-        self._monitor = Monitor(self._socket)
+        self._monitor = self._network.monitor(self._socket)
         self._fd = int(self._socket.get(zmq.FD))
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -127,15 +131,12 @@ class TcpChannel(Channel):
     def _greet(self, connection: Connection, timeout: float) -> schema.Welcome:
         self._socket.connect(self.endpoint)
         self._socket.send_multipart(pack(schema.Hello("client", connection.uid, self._number, _name())))
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor.socket, zmq.POLLIN)
         until = time.monotonic() + timeout
         while True:
             left = until - time.monotonic()
             if left <= 0:
                 raise self._unwelcome(timeout)
-            ready = dict(poller.poll(math.ceil(left * 1000)))
+            ready = self._network.wait((self._socket, self._monitor.socket), left)
             outcome = self._monitor.drain()
             if outcome not in (Outcome.PENDING, Outcome.OPEN):
                 raise self._unwelcome(timeout)
@@ -232,10 +233,10 @@ class TcpChannel(Channel):
             if self._dead is not None:
                 return
             try:
-                send_frames(self._socket, pack(message, payload))
+                self._network.send(self._socket, pack(message, payload))
             except zmq.ZMQError:  # what is unanswered goes out again when the connection has been made anew
                 return
-            if readable(self._socket):
+            if self._readable(self._socket):
                 self._wake()
 
     def _wake(self) -> None:
@@ -253,8 +254,8 @@ class TcpChannel(Channel):
         with self._lock:
             if self._dead is not None:
                 return 0
-            while len(messages) < _BATCH and readable(self._socket):
-                messages.append(receive(self._socket))
+            while len(messages) < _BATCH and self._readable(self._socket):
+                messages.append(self._receive_one(self._socket))
         for frames in messages:
             self._take(frames)
         return len(messages)
@@ -419,7 +420,7 @@ class TcpChannel(Channel):
     def _release(self) -> None:
         self._monitor.close()
         self._socket.close(0)
-        self._context.term()
+        self._network.close()
         os.close(self._nudge)
         os.close(self._bell)
         self._nudge = -1

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import zmq
 
 from swarm_agents.config import Priority, Settings
 from swarm_agents.errors import SwarmError
@@ -30,6 +29,7 @@ from swarm_agents.wire import schema
 from swarm_agents.wire.frames import payload_bytes, unpack
 from swarm_agents.wire.keys import Keys
 from swarm_agents.wire.monitor import Outcome
+from swarm_agents.wire.network import Network
 from swarm_agents.wire.reactor import Reactor
 from swarm_agents.wire.schema import TaskId
 
@@ -66,7 +66,7 @@ class Carrier:
     def __init__(
         self,
         reactor: Reactor,
-        context: zmq.Context[zmq.Socket[bytes]],
+        network: Network,
         desk: Desk,
         settings: Settings,
         keys: Keys,
@@ -83,7 +83,7 @@ class Carrier:
         #: Nothing more leaves.
         self.draining = False
         self._reactor = reactor
-        self._context = context
+        self._network = network
         self._desk = desk
         self._settings = settings
         self._keys = keys
@@ -166,7 +166,7 @@ class Carrier:
     def _link(self, peer: Peer[Claimed], address: str, server: str) -> Link:
         return Link(
             self._reactor,
-            self._context,
+            self._network,
             address,
             server if self._keys.hub_secret else "",
             self._keys,

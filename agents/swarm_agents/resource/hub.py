@@ -41,18 +41,19 @@ from swarm_agents.errors import (
 )
 from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier, heartbeat
 from swarm_agents.resource.desk import Answered, Claimed, Desk
+from swarm_agents.resource.grants import Grants
 from swarm_agents.resource.mirroring import Mirroring
+from swarm_agents.resource.outbox import Outbox
 from swarm_agents.resource.peers import Peer
 from swarm_agents.resource.sessions import Entry, Session, Sessions
 from swarm_agents.runtime.store import parse_task
 from swarm_agents.wire import schema
-from swarm_agents.wire.credit import offer
-from swarm_agents.wire.frames import FrameError, pack, payload_bytes, unpack
+from swarm_agents.wire.frames import FrameError, payload_bytes, unpack
 from swarm_agents.wire.keys import Keys
-from swarm_agents.wire.reactor import Reactor, ServedSocket
+from swarm_agents.wire.network import Network
+from swarm_agents.wire.reactor import ServedSocket
 from swarm_agents.wire.schema import TaskId
-from swarm_agents.wire.sockets import bind_router
-from swarm_agents.wire.zap import Authenticator, peer_kind
+from swarm_agents.wire.zap import peer_kind
 
 __all__ = ["Hub"]
 
@@ -62,18 +63,12 @@ CLIENT_HEARTBEAT = 1.0
 WINDOW = 512
 #: What is answered sooner needs no word that it was accepted (seconds).
 _ACCEPTED_AFTER = 0.05
-#: How often credit is reckoned anew (seconds).
-_CREDIT_EVERY = 0.05
-#: A session's share of the bytes of answers that are kept at most.
-_SHARE = 4
 #: With answers of so many times `arenaSize` kept, no more are taken from the board.
 _MOST_KEPT = 2
 #: Then a session that has acknowledged nothing for this long (seconds) is let go.
 STALLED = 10.0
 #: How a session's tasks come, as the board's statistics name it.
 _PATHS = {"client": "tcp", "hub": "node", "rest": "rest"}
-#: Weight of a new observation in a running mean.
-_NEWS = 0.05
 
 
 class Hub:
@@ -92,10 +87,12 @@ class Hub:
         report: Callable[[], dict[str, Any]] | None = None,
         rng: random.Random | None = None,
         keep: Path | None = None,
+        network: Network | None = None,
     ) -> None:
         """Binds `host`:hubPort, and the other addresses that the settings give this node; `start` begins to serve.
 
-        `keep`: the board's directory, where checkpoints lie; without one none is mirrored.
+        `keep`: the board's directory, where checkpoints lie; without one none is mirrored. `network` is the hub's own
+        from then on.
 
         Raises:
             PortInUse: another process listens there.
@@ -112,7 +109,8 @@ class Hub:
         self.name = name
         self.counts: Counter[str] = Counter()
         self.draining = False
-        self.reactor = Reactor(f"hub {name}", on_error=self._failed)
+        self._network = network or Network()
+        self.reactor = self._network.reactor(f"hub {name}", on_error=self._failed)
         self._limit = settings.transport.max_message_bytes
         self._keys = keys if settings.transport.encryption else Keys(token=keys.token)
         self._log = log
@@ -121,9 +119,6 @@ class Hub:
         self._accepted: dict[Session, list[TaskId]] = {}
         #: Whose key each connection that has said hello was made with.
         self._kinds: dict[bytes, str] = {}
-        #: Bytes of an answer, on average of late.
-        self._answer_bytes = 0.0
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.sessions = Sessions(window=WINDOW, keep_bytes=settings.transport.arena_bytes, cancel=desk.cancel)
         self._by_route = self.sessions.by_route
         self._handlers: dict[type, Callable[[Session, bytes, Any, list[Any]], None]] = {
@@ -139,8 +134,8 @@ class Hub:
             schema.Withdrawn: self._on_mirror,
         }
         self._authenticator = (
-            Authenticator(
-                self.reactor, self._context, {self._keys.client_public: "client", self._keys.hub_public: "hub"}
+            self._network.authenticator(
+                self.reactor, {self._keys.client_public: "client", self._keys.hub_public: "hub"}
             )
             if self._keys.hub_secret
             else None
@@ -152,14 +147,17 @@ class Hub:
             if self._authenticator is not None:
                 self._authenticator.close()
             self.reactor.stop()
-            self._context.term()
+            self._network.close()
             raise
         self._router: ServedSocket = self.reactor.serve(raw, self._from_outside, routed=True, known=self._kinds)
         #: All addresses that it listens on.
         self.addresses = [self.address, *self._bind_others(raw)]
+        self._outbox = Outbox(self._router, self.sessions)
+        self._send, self._refuse = self._outbox.send, self._outbox.refuse
+        self._grants = Grants(self.reactor, desk, self.sessions, self._outbox)
         self.carrier = Carrier(
             self.reactor,
-            self._context,
+            self._network,
             desk,
             settings,
             self._keys,
@@ -182,8 +180,8 @@ class Hub:
             )
 
     def _bind(self, address: str) -> zmq.Socket[bytes]:
-        return bind_router(
-            self._context, address, public=self._keys.hub_public, secret=self._keys.hub_secret, limit=self._limit
+        return self._network.router(
+            address, public=self._keys.hub_public, secret=self._keys.hub_secret, limit=self._limit
         )
 
     def _bind_others(self, router: zmq.Socket[bytes]) -> list[str]:
@@ -210,7 +208,7 @@ class Hub:
         with self.reactor:
             self.carrier.start()
             self.reactor.call_later(1.0, self._expire)
-            self.reactor.call_later(_CREDIT_EVERY, self._renew_credit)
+            self._grants.start()
         self.reactor.after_turn = self._from_board
         self.reactor.start()
         if self._mirroring is not None:
@@ -267,7 +265,7 @@ class Hub:
             self._router.close()
             if self._authenticator is not None:
                 self._authenticator.close()
-        self._context.term()
+        self._network.close()
         # ZeroMQ has let go of everything that lay in the arena.
         self.carrier.hand_back_all()
         self.desk.close()
@@ -301,7 +299,7 @@ class Hub:
     def _answered(self, answered: Answered) -> None:
         answer, payload = answered.answer, answered.payload
         size = payload_bytes(payload)
-        self._answer_bytes += _NEWS * (size - self._answer_bytes)
+        self._grants.learn(size)
         entry = self.sessions.answered(answer.task, answer, payload, size)
         if entry is not None:
             for session in entry.sessions if len(entry.sessions) == 1 else list(entry.sessions):
@@ -339,15 +337,15 @@ class Hub:
             entry = self.submit(session, submit, payload)
         except SwarmFull as error:
             self.counts["refused_full"] += 1
-            self._refuse_task(session, submit.task, error, RETRY_AFTER)
+            self._outbox.refuse_task(session, submit.task, error, RETRY_AFTER)
             return
         except SwarmError as error:
-            self._refuse_task(session, submit.task, error, 0.0)
+            self._outbox.refuse_task(session, submit.task, error, 0.0)
             return
         if entry is None:
             return
         if entry.answer is not None:
-            self._deliver(session, entry)
+            self._outbox.deliver(session, entry)
             return
         if not self._accepted:
             self.reactor.call_later(_ACCEPTED_AFTER, self._say_accepted)
@@ -358,12 +356,12 @@ class Hub:
         for task in ack.tasks:
             self.sessions.finish(session, task, now)
         if session.waiting:
-            self._pump(session)
+            self._outbox.pump(session)
 
     def _on_cancel(self, session: Session, route: bytes, cancel: schema.Cancel, payload: list[Any]) -> None:
         self.sessions.finish(session, cancel.task, session.seen)
         if session.waiting:
-            self._pump(session)
+            self._outbox.pump(session)
 
     def _on_heartbeat(self, session: Session, route: bytes, beat: schema.Heartbeat, payload: list[Any]) -> None:
         if beat.echo:
@@ -375,7 +373,7 @@ class Hub:
 
     def _on_credit(self, session: Session, route: bytes, credit: schema.Credit, payload: list[Any]) -> None:
         session.room = credit.bytes
-        self._pump(session)
+        self._outbox.pump(session)
 
     def _on_query(self, session: Session, route: bytes, query: schema.Query, payload: list[Any]) -> None:
         self._send(session, schema.Report(query.number), [msgspec.json.encode(self._report())])
@@ -423,7 +421,7 @@ class Hub:
                 if old.kind == "hub" and old.node == hello.node and old.number != hello.session:
                     self.sessions.close(old)
         now = self.reactor.clock()
-        session = self.sessions.open(hello.session, hello.peer, hello.name, hello.node, self._deliver, now)
+        session = self.sessions.open(hello.session, hello.peer, hello.name, hello.node, self._outbox.deliver, now)
         if session.kind != hello.peer:
             self._refuse(route, WrongKey("this session is another's: connect anew"))
             return
@@ -432,7 +430,7 @@ class Hub:
         self._kinds[route] = kind
         session.room = hello.room
         session.landed_at = now
-        tasks, size = self._offer(session)
+        tasks, size = self._grants.offer(session)
         session.account.renew(tasks, size, now)
         self._send(
             session,
@@ -452,7 +450,7 @@ class Hub:
         if not again:  # a second path changes nothing for what is on its way by the first
             session.restart()
             for entry in self.sessions.unsent(session):
-                self._deliver(session, entry)
+                self._outbox.deliver(session, entry)
 
     def submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> Entry | None:
         """Puts a session's task on the board, unless it is there already. None: it was done with before.
@@ -488,82 +486,3 @@ class Hub:
             waiting = [task for task in tasks if (e := session.entries.get(task)) is not None and e.answer is None]
             for at in range(0, len(waiting), IDS_A_MESSAGE):
                 self._send(session, schema.Accepted(tuple(waiting[at : at + IDS_A_MESSAGE])))
-
-    # -- credit
-
-    def _offer(self, session: Session, load: schema.Load | None = None, sharers: int = 0) -> tuple[int, int]:
-        load = load or self.desk.load()
-        # Half of the arena's room: the other half is for results.
-        return offer(
-            session.account,
-            room=load.room,
-            room_bytes=load.room_bytes // 2,
-            sharers=sharers or self._sharers(),
-            most=WINDOW,
-            answer=self._answer_bytes,
-            owed=session.owed,
-            answers=self.sessions.keep_bytes // _SHARE,
-        )
-
-    def _sharers(self) -> int:
-        return sum(bool(session.entries) for session in self.sessions) or 1
-
-    def _renew_credit(self) -> None:
-        self.reactor.call_later(_CREDIT_EVERY, self._renew_credit)
-        present = [session for session in self.sessions if session.routes]
-        if not present:
-            return
-        now, load, sharers = self.reactor.clock(), self.desk.load(), self._sharers()
-        for session in present:
-            if session.waiting:
-                self._pump(session)
-            tasks, size = self._offer(session, load, sharers)
-            if session.account.worth_telling(tasks, size):
-                session.account.renew(tasks, size, now)
-                self._send(session, schema.Credit(tasks, size))
-
-    # -- messages to outside
-
-    def _deliver(self, session: Session, entry: Entry) -> None:
-        if session.routes and session.takes(entry):
-            self._transmit(session, entry)
-
-    def _pump(self, session: Session) -> None:
-        """Sends the answers for which there is room now."""
-        for entry in list(session.waiting.values()):
-            if not (session.takes(entry) and self._transmit(session, entry)):
-                return
-
-    def _transmit(self, session: Session, entry: Entry) -> bool:
-        assert entry.answer is not None
-        if self._send(session, entry.answer, entry.payload):
-            return True
-        session.landed(entry.task)
-        if session.routes:  # it takes nothing at present: later
-            session.waiting[entry.task] = entry
-        return False
-
-    def _send(
-        self, session: Session, message: schema.Message, payload: Sequence[Any] = (), *, route: bytes | None = None
-    ) -> bool:
-        frames = pack(message, payload)
-        if route is None:
-            routes = session.routes
-            if len(routes) == 1:
-                route = routes[0]
-            else:
-                return any(self._send_by(way, frames) for way in reversed(list(routes)))
-        return self._send_by(route, frames)
-
-    def _send_by(self, route: bytes, frames: list[Any]) -> bool:
-        if self._router.send([route, *frames]):
-            return True
-        if not self._router.full:
-            self.sessions.detach(route)
-        return False
-
-    def _refuse(self, route: bytes, error: SwarmError) -> None:
-        self._router.send([route, *pack(schema.Refusal(error.code, str(error)[:4096]))])
-
-    def _refuse_task(self, session: Session, task: TaskId, error: SwarmError, retry_after: float) -> None:
-        self._send(session, schema.Refusal(error.code, str(error)[:4096], task, retry_after))

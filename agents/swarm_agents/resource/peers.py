@@ -24,9 +24,9 @@ from swarm_agents.wire.credit import Window
 from swarm_agents.wire.frames import pack
 from swarm_agents.wire.keys import Keys
 from swarm_agents.wire.monitor import Monitor, Outcome
+from swarm_agents.wire.network import Network
 from swarm_agents.wire.reactor import Reactor, ServedSocket, Timer
 from swarm_agents.wire.schema import Load, TaskId
-from swarm_agents.wire.sockets import open_dealer
 
 __all__ = ["DEAD", "SUSPECTED", "Forward", "Link", "Peer", "Pulse"]
 
@@ -97,7 +97,7 @@ class Link:
     def __init__(
         self,
         reactor: Reactor,
-        context: zmq.Context[zmq.Socket[bytes]],
+        network: Network,
         address: str,
         server: str,
         keys: Keys,
@@ -119,7 +119,7 @@ class Link:
         self.busy_until = 0.0
         self.pulse = Pulse(interval, reactor.clock())
         self._reactor = reactor
-        self._context = context
+        self._network = network
         self._server = server
         self._keys = keys
         self._limit = limit
@@ -179,14 +179,13 @@ class Link:
         self._disconnect()
 
     def _connect(self) -> None:
-        raw = open_dealer(
-            self._context,
+        raw = self._network.dealer(
             server=self._server,
             public=self._keys.hub_public,
             secret=self._keys.hub_secret,
             limit=self._limit,
         )
-        self._monitor = Monitor(raw)
+        self._monitor = self._network.monitor(raw)
         self._monitor_fd = int(self._monitor.socket.get(zmq.FD))
         self._reactor.watch(self._monitor_fd, self.look)
         raw.connect(self.address)

@@ -18,18 +18,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import zmq
 
-from swarm_agents.wire.alarm import Alarm
+from swarm_agents.wire.waiter import Waiter
 
 __all__ = ["Reactor", "ServedSocket", "Timer", "readable", "receive", "send_frames"]
 
@@ -100,6 +98,10 @@ class Timer:
 class ServedSocket:
     """A socket that a reactor receives from. Used under the reactor's lock."""
 
+    #: What is asked of the socket itself.
+    _send_frame, _receive_frame, _ask = staticmethod(_send), staticmethod(_recv), staticmethod(_get)
+    _send_frames = staticmethod(send_frames)
+
     def __init__(
         self,
         reactor: Reactor,
@@ -130,10 +132,10 @@ class ServedSocket:
         try:
             if len(frames) <= 2 and type(last := frames[-1]) is bytes and len(last) < COPY_BELOW:
                 if len(frames) == 2:
-                    _send(self.socket, frames[0], _MORE)
-                _send(self.socket, last, _NOBLOCK)
+                    self._send_frame(self.socket, frames[0], _MORE)
+                self._send_frame(self.socket, last, _NOBLOCK)
                 return True
-            send_frames(self.socket, frames, holds)
+            self._send_frames(self.socket, frames, holds)
         except zmq.ZMQError as error:  # a ROUTER says EHOSTUNREACH or EAGAIN; a socket that was closed, ENOTSOCK
             self.full = error.errno == zmq.EAGAIN
             return False
@@ -145,7 +147,7 @@ class ServedSocket:
         Args:
             signalled: the descriptor was readable, so that most likely there is a message: one question less.
         """
-        socket, get, recv, on_message = self.socket, _get, _recv, self._on_message
+        socket, get, recv, on_message = self.socket, self._ask, self._receive_frame, self._on_message
         for _ in range(_BATCH):
             if signalled:
                 signalled = False
@@ -187,14 +189,18 @@ class ServedSocket:
 class Reactor:
     """See the module's text. `with reactor:` holds the lock; it may be nested."""
 
+    #: What it serves sockets by.
+    sockets: ClassVar[type[ServedSocket]] = ServedSocket
+
     def __init__(
         self,
         name: str,
         *,
         on_error: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
+        waiter: Waiter | None = None,
     ) -> None:
-        """`on_error` is told what a handler has raised; everything goes on."""
+        """`on_error` is told what a handler has raised; everything goes on. `waiter` is the reactor's from now on."""
         self.name = name
         self.clock = clock
         self.on_error = on_error
@@ -207,14 +213,12 @@ class Reactor:
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._epoll = select.epoll()
-        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._alarm = Alarm()
+        self._waiter = waiter or Waiter()
+        self._wake = self._waiter.wake
+        self._handlers[self._waiter.nudge_fd] = self._waiter.nudged
+        self._handlers[self._waiter.alarm_fd] = self._alarmed
         #: When the alarm is due, by the clock.
         self._alarm_at = float("inf")
-        for fd, handler in ((self._nudge, self._nudged), (self._alarm.fd, self._alarmed)):
-            self._handlers[fd] = handler
-            self._epoll.register(fd, select.EPOLLIN)
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -270,7 +274,7 @@ class Reactor:
             routed: the first frame is a routing id (a ROUTER's): then the second is bytes too, if the id is in `known`.
         """
         with self:
-            served = ServedSocket(self, socket, on_message, routed=routed, known=known)
+            served = self.sockets(self, socket, on_message, routed=routed, known=known)
             self.watch(served.fd, served.drain)
             # What arrived before is signalled no more.
             served.touched = True
@@ -281,13 +285,13 @@ class Reactor:
         """Has `callback` called while a file descriptor is readable."""
         with self:
             self._handlers[fd] = callback
-            self._epoll.register(fd, select.EPOLLIN)
+            self._waiter.add(fd)
 
     def forget(self, fd: int) -> None:
         """Watches it no longer; before it is closed."""
         with self:
             if self._handlers.pop(fd, None) is not None:
-                self._epoll.unregister(fd)
+                self._waiter.remove(fd)
 
     # -- when something is called
 
@@ -309,18 +313,8 @@ class Reactor:
             self._wake()
         return timer
 
-    def _wake(self) -> None:
-        if self._nudge >= 0:
-            os.eventfd_write(self._nudge, 1)
-
-    def _nudged(self) -> None:
-        try:
-            os.eventfd_read(self._nudge)
-        except BlockingIOError:
-            pass
-
     def _alarmed(self) -> None:
-        self._alarm.clear()
+        self._waiter.rung()
         self._alarm_at = float("inf")
 
     # -- the thread
@@ -337,18 +331,14 @@ class Reactor:
             self._wake()
             self._thread.join()
         with self._lock:
-            if self._nudge >= 0:
-                nudge, self._nudge = self._nudge, -1
-                self._handlers.clear()
-                self._epoll.close()
-                self._alarm.close()
-                os.close(nudge)
+            self._handlers.clear()
+            self._waiter.close()
 
     def _serve(self) -> None:
-        poll, lock = self._epoll.poll, self._lock
+        wait, lock = self._waiter.wait, self._lock
         pause: float | None = 0.0
         while not self._stopping:
-            ready = poll(pause, 64)
+            ready = wait(pause)
             # As `with self` does, without two calls a message.
             lock.acquire()
             self._depth += 1
@@ -392,4 +382,4 @@ class Reactor:
 
     def _set_alarm(self) -> None:
         self._alarm_at = self._timers[0][0]
-        self._alarm.set(self._alarm_at - self.clock())
+        self._waiter.ring_in(self._alarm_at - self.clock())
