@@ -60,6 +60,11 @@ $(BENCH_READY): pyproject.toml tests/benchmarks/environment.py $(READY)
 bench-transport: $(BENCH_READY) ## Measure the data plane against its peers; ROWS=name,name and ROUNDS=5 for less
 	@$(BENCH)/bin/python tests/benchmarks/transport/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --wrap '$(WRAP)'
 
+MINUTES ?= 10
+.PHONY: bench-failover
+bench-failover: $(BENCH_READY) ## Measure deaths, hangs and takeovers against their goals; ROWS=, ROUNDS=, MINUTES=10 of overload
+	@$(BENCH)/bin/python tests/benchmarks/failover/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --minutes $(MINUTES)
+
 SEEDS ?= 1000
 .PHONY: sim
 sim: $(READY) ## Simulate SEEDS=1000 swarms with faults and check what was promised; SEED=n shows one again

@@ -88,6 +88,8 @@ class Row:
     goal: float | None = None
     #: factor from what is measured to `unit`
     scale: float = 1.0
+    #: Further figures of our side's measurement, which are shown beside the row and decide nothing.
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Result:
 
     row: Row
     pairs: list[tuple[Outcome, Outcome | None]] = field(default_factory=list)
+    #: All that our side has measured, round by round, where that is a map.
+    figures: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def whole(self) -> list[tuple[float, float | None]]:
@@ -162,6 +166,12 @@ class Result:
         return self.row.better.met(self.ratio, self.row.goal)
 
     @property
+    def also(self) -> dict[str, float]:
+        """The medians of the row's further figures."""
+        known = {name: [round_[name] for round_ in self.figures if name in round_] for name in self.row.also}
+        return {name: statistics.median(values) for name, values in known.items() if values}
+
+    @property
     def missing(self) -> str:
         """Why the peer is not available; empty when it is."""
         return next((peer.missing for _, peer in self.pairs if peer and peer.missing), "")
@@ -188,6 +198,8 @@ class Result:
             "better": self.row.better.value,
             "spread": {"ours": _span(self.side(0)), "peer": _span(self.side(1)), "ratio": _span(self.ratios)},
         }
+        if self.also:
+            entry["also"] = self.also
         if self.missing:
             entry["notAvailable"] = self.missing
         if self.errors:
@@ -250,6 +262,9 @@ def run(
                     told(number, side, outcome)
                     if outcome.missing:
                         gone[side.taking] = outcome  # asking again would change nothing
+            whole = taken[result.row.ours.taking]
+            if whole.ok and isinstance(whole.value, dict):
+                result.figures.append(whole.value)
             ours, *peer = (taken[side.taking].figure(side.key) for side in sides)
             result.pairs.append((ours, peer[0] if peer else None))
     return results

@@ -84,6 +84,8 @@ def table(results: Sequence[Result], facts: dict[str, str]) -> str:
     lines.append("")
     for result in results:
         lines.append(f"{result.row.name}: {result.row.what}")
+        if result.also:
+            lines.append("    " + ", ".join(f"{name} {value:.4g}" for name, value in result.also.items()))
         lines += [f"    failed in {error}" for error in result.errors]
     return "\n".join(lines)
 
