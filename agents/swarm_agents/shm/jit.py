@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from numba import int64, njit
 
-__all__ = ["PROTOCOL_DIGEST", "direct", "jit", "jit_nogil"]
+__all__ = ["PROTOCOL_DIGEST", "direct", "jit", "jit_nogil", "stamped"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,10 +33,14 @@ def _digest() -> str:
 PROTOCOL_DIGEST = _digest()
 
 
-def _stamped(dispatcher: Any) -> Any:
-    cache = getattr(dispatcher, "_cache", None)
-    if cache is None or not hasattr(cache, "_impl") or not hasattr(cache, "_cache_file"):
-        return dispatcher  # another Numba (or its JIT is off): its own time stamp has to do
+def stamped(dispatcher: Any) -> Any:
+    """What Numba is about to compile, kept on disk under the digest of this package's sources."""
+    if not hasattr(dispatcher, "enable_caching"):
+        return dispatcher  # the JIT is off
+    dispatcher.enable_caching()
+    cache = dispatcher._cache
+    if not hasattr(cache, "_impl") or not hasattr(cache, "_cache_file"):
+        return dispatcher  # another Numba: its own time stamp has to do
     from numba.core.caching import IndexDataCacheFile
 
     name = f"{cache._impl.filename_base}.{PROTOCOL_DIGEST}"
@@ -46,12 +50,12 @@ def _stamped(dispatcher: Any) -> Any:
 
 def jit(function: F) -> F:
     """Compiles a function on first call and caches it on disk."""
-    return cast(F, _stamped(njit(cache=True)(function)))
+    return cast(F, stamped(njit(function)))
 
 
 def jit_nogil(function: F) -> F:
     """The same for functions that may sleep: other threads of the process go on."""
-    return cast(F, _stamped(njit(cache=True, nogil=True)(function)))
+    return cast(F, stamped(njit(nogil=True)(function)))
 
 
 def direct(function: F) -> F:

@@ -44,7 +44,7 @@ from swarm_agents.errors import RingInUse
 from swarm_agents.shm import ring_layout as rl
 from swarm_agents.shm import ring_repair
 from swarm_agents.shm.files import Mapping
-from swarm_agents.shm.ring_ends import Receiver, Sender
+from swarm_agents.shm.ring_ends import Receiver, Sender, prepare
 from swarm_agents.shm.ring_file import SharedFile
 from swarm_agents.shm.ring_hand import cas_word, load_word, make_hand
 from swarm_agents.shm.ring_layout import data_word
@@ -76,6 +76,7 @@ class Ring:
     """A ring that this process has mapped. `sender` and `receiver` take part in it."""
 
     def __init__(self, file: SharedFile, offset: int = 0, seats: int = 0) -> None:
+        prepare()
         self._file = file
         self._seats = seats
         self.base = file.base + offset

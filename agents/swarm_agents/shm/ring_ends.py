@@ -7,6 +7,7 @@ a fenced or dead partner) is told by a number below 0 and handled apart.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 
 from swarm_agents.errors import PayloadTooLarge, RingFull
 from swarm_agents.shm import ring_layout as rl
+from swarm_agents.shm.cpython import layout_known
 from swarm_agents.shm.files import LifeLock
 from swarm_agents.shm.frame import address_of
 from swarm_agents.shm.ring_hand import (
@@ -28,12 +30,13 @@ from swarm_agents.shm.ring_hand import (
     deadline,
     load_word,
 )
+from swarm_agents.shm.ring_methods import compile_methods
 from swarm_agents.shm.ring_shape import counters_at
 
 if TYPE_CHECKING:
     from swarm_agents.shm.ring import Ring
 
-__all__ = ["Receiver", "Sender"]
+__all__ = ["Receiver", "Sender", "prepare"]
 
 _OUT_BYTES = 4096  # the longest message that is received by way of the handle's own memory
 
@@ -55,6 +58,7 @@ class Sender(End):
         self._shadow = ring.cell_words() if ring.shape.variable and not ring.shape.many else None
         if self._shadow is not None:
             hand[rl.A_SHADOW] = int(self._shadow.ctypes.data)
+        hand[rl.A_SLOW], hand[rl.A_SLOW_TRY] = id(_SEND), id(_TRY_SEND)
         self._put = self._calls.put_object
         self._put_rows = self._calls.put_rows
 
@@ -185,6 +189,8 @@ class Receiver(End):
         self._out = bytes(self._room + 1)
         hand[rl.A_OUT] = address_of(self._out)
         self._stuck = (0, 0)
+        hand[rl.A_OUT_BYTES] = self._room
+        hand[rl.A_SLOW], hand[rl.A_SLOW_TRY], hand[rl.A_SLOW_INTO] = id(_RECEIVE), id(_TRY_RECEIVE), id(_RECEIVE_INTO)
         self._receive = self._calls.receive
         self._now = self._calls.receive_now
         self._into = self._calls.receive_into
@@ -333,3 +339,15 @@ class Receiver(End):
             ring.fence(number, epoch)
         self._calls.resolve(self._at, int(gone))
         return True
+
+
+# The methods as they are written here: what the compiled ones go on with.
+_SEND, _TRY_SEND = Sender.send, Sender.try_send
+_RECEIVE, _TRY_RECEIVE, _RECEIVE_INTO = Receiver.receive, Receiver.try_receive, Receiver.receive_into
+
+
+@functools.cache
+def prepare() -> None:
+    """Compiles the methods, where this interpreter allows it: before the first end is made."""
+    if layout_known():
+        compile_methods(Sender, Receiver)

@@ -19,6 +19,7 @@ from swarm_agents.errors import Fenced, PayloadError, RingMismatch
 from swarm_agents.shm import ring_hot, ring_repair, ring_words
 from swarm_agents.shm import ring_layout as rl
 from swarm_agents.shm.atomics import cas, load, peek, poke
+from swarm_agents.shm.cpython import Held, layout_known
 from swarm_agents.shm.files import LifeLock
 from swarm_agents.shm.jit import direct, jit
 
@@ -72,7 +73,7 @@ class Compiled:
     """The compiled entries, each as it is called most cheaply; made when the first handle is."""
 
     def __init__(self) -> None:
-        readable = ring_hot.objects_can_be_read()
+        readable = layout_known()
         self.bytes = id(bytes) if readable else -1
         self.bytearray = id(bytearray) if readable else -1
         self.put: Any = direct(ring_words.put)
@@ -127,12 +128,14 @@ def make_hand(base: int, geometry: tuple[int, ...]) -> Hand:
         (rl.A_SPIN, 0 if alone else geometry[rl.G_SPIN_NS]),
         (rl.A_BYTES, compiled().bytes),
         (rl.A_BYTEARRAY, compiled().bytearray),
+        (rl.A_NONE, id(None)),
+        (rl.A_TRUE, id(True)),
     ):
         hand[mine] = value
     return hand
 
 
-class End:
+class End(Held):
     """What both ends have: a seat in the ring, held until `close` or death."""
 
     __slots__ = ("__weakref__", "_at", "_calls", "_hand", "_life", "_ring", "_view")
@@ -141,6 +144,7 @@ class End:
         self._ring = ring
         self._life = life
         self._hand = hand
+        self._words = hand.words
         self._at = hand.at
         self._calls = compiled()
         self._view = ring.view

@@ -3,16 +3,14 @@
 None of them lets go of the GIL but the two that sleep, and those change nothing of the handle's: so threads of a
 process can't be in the middle of a ring at the same time. Spinning holds the GIL, for `spin_ns` at most.
 
-Objects are read where CPython keeps them: the address of a bytes object is passed, and its length and data are found
-by compiled code, which saves two calls from Python. `objects_can_be_read` checks at run time that this interpreter
-lays them out so; where it does not, every object takes the way through the buffer protocol.
+Of a bytes object or a bytearray the address is passed, and its length and data are found by compiled code, where this
+interpreter is known to keep them (see `cpython`). `ring_methods` has the calls that enter no Python at all.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from swarm_agents.shm.atomics import cas, copy, fence, futex_wait, load, monotonic_ns, pause, peek, poke, store
+from swarm_agents.shm.cpython import BYTEARRAY_DATA, BYTES_DATA, SIZE, TYPE
 from swarm_agents.shm.jit import jit, jit_nogil
 from swarm_agents.shm.ring_layout import (
     A_BASE,
@@ -56,7 +54,6 @@ from swarm_agents.shm.ring_words import (
 
 __all__ = [
     "PARK_SLICE_NS",
-    "objects_can_be_read",
     "put_object",
     "put_rows",
     "receive",
@@ -72,19 +69,16 @@ __all__ = [
 PARK_SLICE_NS = 50_000_000
 _EAGER_LOOKS = 2_000
 _LOOKS_A_ROUND = 32
-# Where CPython keeps what: type, size; a bytes object's data; a bytearray's pointer to it; an array's, and its flags.
-_TYPE, _SIZE, _BYTES_DATA, _BYTEARRAY_DATA, _ARRAY_DATA, _ARRAY_FLAGS = 8, 16, 32, 40, 16, 64
-_C_CONTIGUOUS, _WRITEABLE = 1, 0x400
 
 
 @jit
 def put_object(hand: int, thing: int) -> int:
     """`put` for the bytes or bytearray object at an address; OTHER for anything else."""
-    kind = peek(thing + _TYPE)
+    kind = peek(thing + TYPE)
     if kind == peek(hand + A_BYTES):
-        return put(hand, thing + _BYTES_DATA, peek(thing + _SIZE))
+        return put(hand, thing + BYTES_DATA, peek(thing + SIZE))
     if kind == peek(hand + A_BYTEARRAY):
-        return put(hand, peek(thing + _BYTEARRAY_DATA), peek(thing + _SIZE))
+        return put(hand, peek(thing + BYTEARRAY_DATA), peek(thing + SIZE))
     return OTHER
 
 
@@ -239,30 +233,3 @@ def wait_for_room(hand: int, timeout_ns: int) -> int:
     if seen != 0 and load(base + HEAD_AT) & POS_MASK < want:
         futex_wait(base + TX_WANT_AT, seen & 0xFFFFFFFF, min(timeout_ns, PARK_SLICE_NS))
     return 1
-
-
-def objects_can_be_read() -> bool:
-    """Whether this interpreter lays out bytes, bytearrays and arrays as the code here reads them."""
-    text, loose, array = b"agent swarm", bytearray(b"agent swarm"), np.arange(3, dtype=np.int64)
-    del loose[:2]
-    frozen = np.arange(4).reshape(2, 2).T
-    frozen.flags.writeable = False
-    both = _C_CONTIGUOUS | _WRITEABLE
-    return (
-        peek_word(id(text) + _TYPE) == id(bytes)
-        and peek_word(id(text) + _SIZE) == len(text)
-        and bytes.__basicsize__ - 1 == _BYTES_DATA
-        and peek_word(id(loose) + _TYPE) == id(bytearray)
-        and peek_word(id(loose) + _SIZE) == len(loose)
-        and peek_word(id(loose) + _BYTEARRAY_DATA) == np.frombuffer(loose, np.uint8).ctypes.data
-        and peek_word(id(array) + _TYPE) == id(np.ndarray)
-        and peek_word(id(array) + _ARRAY_DATA) == array.ctypes.data
-        and peek_word(id(array) + _ARRAY_FLAGS) & both == both
-        and peek_word(id(frozen) + _ARRAY_FLAGS) & both == 0
-    )
-
-
-@jit
-def peek_word(address: int) -> int:
-    """A word of memory, for Python."""
-    return peek(address)

@@ -68,8 +68,9 @@ LENGTH_AT = 8  # from a cell's word: its length word
 # --- a handle's private words, whose address is all that a call passes ----------------------------------------------
 (A_BASE, A_STOP, A_MANY, A_VARIABLE, A_CELLS, A_SHIFT, A_MOST, A_WORDS, A_DATA, A_DATA_STRIDE, A_POS,
  A_HEAD, A_MINE, A_STATE, A_OWNER, A_COUNTERS, A_SPIN, A_SHADOW, A_POLICY, A_BYTES, A_BYTEARRAY, A_OUT, A_ROOM, A_OPEN,
- A_UNIT, A_WORD, A_OLD, A_LENGTH) = (8 * index for index in range(28))  # fmt: skip
-HAND_WORDS = 32
+ A_UNIT, A_WORD, A_OLD, A_LENGTH, A_OUT_BYTES, A_NONE, A_TRUE, A_SLOW, A_SLOW_TRY, A_SLOW_INTO,
+ A_SCRATCH) = (8 * index for index in range(35))  # fmt: skip
+HAND_WORDS = 48
 
 # --- what compiled functions answer below 0 -------------------------------------------------------------------------
 EMPTY, FULL, FENCED, TOO_LONG, STUCK, ASK, OTHER, CLOSED, CORRUPT = -1, -2, -3, -4, -5, -6, -7, -8, -9

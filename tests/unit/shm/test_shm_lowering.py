@@ -242,6 +242,7 @@ def test_a_fresh_process_with_a_warm_cache_compiles_nothing(tmp_path):
         from swarm_agents.shm.board import Board, Geometry
         from swarm_agents.shm.jit import direct
         from swarm_agents.shm import hot
+        from swarm_agents.shm.ring import Ring
         board = Board.open(Path(sys.argv[1]), Geometry(256, 1 << 20, 8), swarm_uid="u")
         agent, client = board.join("agent", "compute"), board.join("client", "client")
         worker, port = board.worker(agent), board.port(client)
@@ -255,6 +256,10 @@ def test_a_fresh_process_with_a_warm_cache_compiles_nothing(tmp_path):
         board.declare_dead(agent.index, agent.epoch)
         board.sweep(); board.reap(); board.stats()
         direct(hot.now_ns)()
+        ring = Ring.create(Path(sys.argv[1]) / "ring")
+        with ring.sender() as tx, ring.receiver() as rx:
+            tx.send(b"x")
+            assert rx.receive() == b"x"
         board.leave(client)
         board.leave(agent)
         print(len(Count.compiled), *Count.compiled)
