@@ -40,6 +40,11 @@ BOARD_MUTANTS = (
                 "    elif not cas(state_at(base, slot), mine, done_word((mine >> 3) & ATTEMPTS_MASK, block, gen)):\n"
                 "        free_published",
             ),
+            (
+                "tasks",
+                "    if is_fenced(base, member, epoch):\n        return 0\n",
+                "    if is_fenced(base, member, epoch) and not mutant(1):\n        return 0\n",
+            ),
         ),
     ),
     Mutant(
@@ -48,7 +53,7 @@ BOARD_MUTANTS = (
         "an agent that was declared dead may go on claiming",
         (
             (
-                "tasks",
+                "places",
                 "    return word & 7 != M_ALIVE or (word >> 6) & EPOCH_MASK != epoch\n",
                 "    return not mutant(2) and (word & 7 != M_ALIVE or (word >> 6) & EPOCH_MASK != epoch)\n",
             ),
@@ -72,7 +77,7 @@ BOARD_MUTANTS = (
         "the least urgent lane is looked at first",
         (
             (
-                "tasks",
+                "claims",
                 "    for lane in range(first, last + 1):\n        at = lane_at(base, lane)\n",
                 "    for turn in range(first, last + 1):\n        lane = first + last - turn if mutant(4) else turn\n"
                 "        at = lane_at(base, lane)\n",
@@ -113,6 +118,11 @@ BOARD_MUTANTS = (
                 "        free_published(base, block, slot, gen)\n        return 0\n",
                 "        if not mutant(7):\n            free_published(base, block, slot, gen)\n        return 0\n",
             ),
+            (
+                "hot",
+                "        free_block(base, block, member, epoch)\n        end_leases",
+                "        if not mutant(7):\n            free_block(base, block, member, epoch)\n        end_leases",
+            ),
         ),
     ),
     Mutant(
@@ -121,7 +131,7 @@ BOARD_MUTANTS = (
         "a hint in a queue is believed without looking whether its task still waits",
         (
             (
-                "tasks",
+                "claims",
                 "        if word & 7 == READY and (word >> 42) & GEN_MASK == (hint >> 24) & GEN_MASK:\n            got",
                 "        if mutant(8) or word & 7 == READY and (word >> 42) & GEN_MASK == (hint >> 24) & GEN_MASK:\n"
                 "            got",
@@ -146,7 +156,7 @@ BOARD_MUTANTS = (
         "a task is begun after its deadline",
         (
             (
-                "tasks",
+                "claims",
                 "    if deadline != 0 and now > deadline:\n",
                 "    if deadline != 0 and now > deadline and not mutant(10):\n",
             ),
@@ -180,7 +190,7 @@ BOARD_MUTANTS = (
         13,
         "client-not-woken",
         "an answer is there and its parked submitter sleeps on",
-        (("tasks", "    if load(at + P_PARKED) != 0:\n", "    if load(at + P_PARKED) != 0 and not mutant(13):\n"),),
+        (("hints", "    if load(at + P_PARKED) != 0:\n", "    if load(at + P_PARKED) != 0 and not mutant(13):\n"),),
     ),
     Mutant(
         14,
@@ -212,7 +222,7 @@ BOARD_MUTANTS = (
         "a task is claimed without looking whether another agent was faster",
         (
             (
-                "tasks",
+                "claims",
                 "    if not cas(state_at(base, slot), word, mine):\n        return 0\n    if is_fenced",
                 "    if mutant(17):\n        store(state_at(base, slot), mine)\n"
                 "    elif not cas(state_at(base, slot), word, mine):\n        return 0\n    if is_fenced",

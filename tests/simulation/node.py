@@ -634,7 +634,13 @@ class Client:
             self._waiting = False
             return
         self.process.begins("poll")
-        for answer in self.port.poll():
+        try:
+            answers = self.port.poll()
+        except Fenced:
+            self._waiting = False
+            self._fenced()
+            return
+        for answer in answers:
             world.say(self.process, "is answered", task=answer.ticket.task_id[1], error=type(answer.error).__name__)
             self.node.ledger.answered(self, answer)
         if self.is_fenced() and self.role != "client":

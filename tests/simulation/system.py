@@ -119,14 +119,14 @@ class System:
 
     def _patch(self) -> None:
         from swarm_agents.runtime import guard, watch
-        from swarm_agents.shm import arena, board, files, port, sweep, worker
+        from swarm_agents.shm import arena, board, files, members, port, sweep, worker
         from swarm_agents.shm.layout import M_ALIVE
 
         system = self
         self._real_create = files.create
         for module in (arena, board, port, worker):
             module.time = self.time  # type: ignore[attr-defined]
-        board._start_time = lambda: 0
+        members.start_time = lambda: 0
         board.Board.current = property(lambda board: True)  # type: ignore[assignment, method-assign]
         board.Board.new_client_id = staticmethod(lambda: system.world.rng.getrandbits(63))  # type: ignore[method-assign]
         board.Board._follow = lambda board: None  # type: ignore[method-assign]

@@ -398,7 +398,7 @@ def _handed_back(p: SimpleNamespace, begun: int) -> Ready:
     def give_back() -> Steps:
         claim = yield from board.claim(AGENT)
         if claim is not None:
-            yield from p.hand_back(BASE, claim[0], claim[1], begun)
+            yield from p.hand_back(BASE, claim[0], claim[1], 4 * begun)
 
     parties = [board.party("agent", give_back()), board.party("sibling", board.work(SIBLING, 2))]
 

@@ -43,6 +43,7 @@ class SmallBoard:
             words[self.port_at(port) + protocol.P_OWNER] = owner_of(member)
         #: By port and slot, the value that was submitted.
         self.outstanding: dict[tuple[int, int], int] = {}
+        self.gens: dict[tuple[int, int], int] = {}
         #: (value, result or -1, who computed it or the reason)
         self.answers: list[tuple[int, int, int]] = []
         self.submitted: list[int] = []
@@ -57,9 +58,11 @@ class SmallBoard:
         words = self.machine.words
         return int(BASE + words[BASE + self.p.H_PORTS_AT * 8] + port * words[BASE + self.p.H_PORT_STRIDE * 8])
 
+    def state_at(self, slot: int) -> int:
+        return int(BASE + self.machine.words[BASE + self.p.H_STATES_AT * 8] + slot * 8)
+
     def state(self, slot: int) -> int:
-        words = self.machine.words
-        return int(words.get(BASE + words[BASE + self.p.H_STATES_AT * 8] + slot * 8, 0))
+        return int(self.machine.words.get(self.state_at(slot), 0))
 
     def tags(self) -> list[int]:
         """The kinds of all blocks."""
@@ -76,6 +79,10 @@ class SmallBoard:
     def fenced(self, member: int) -> bool:
         word = self.machine.words[self.member_at(member)]
         return bool(word & 7 != self.p.M_ALIVE or (word >> 6) & self.p.EPOCH_MASK != EPOCH)
+
+    def epoch_is_over(self, member: int) -> bool:
+        """Whether its epoch has been raised: it was declared dead, and that is done."""
+        return bool((self.machine.words[self.member_at(member)] >> 6) & self.p.EPOCH_MASK != EPOCH)
 
     def party(self, name: str, steps: Steps) -> Party:
         return Party(name, steps, self.machine)
@@ -111,6 +118,7 @@ class SmallBoard:
                     yield from p.free_block(BASE, number, member, EPOCH)
                 return False
             self.outstanding[port, slot] = value
+            self.gens[port, slot] = (self.state(slot) >> p.GEN_AT) & p.GEN_MASK
             self.submitted.append(value)
         return True
 
@@ -145,14 +153,27 @@ class SmallBoard:
         result = scratch + (1 << 16)
         for word in range(_WORDS):
             self.machine.words[result + word * 8] = value * 100 + member
-        too_late = self.state(slot) != mine
-        done = yield from p.commit_small(
-            BASE, slot, mine, result, _WORDS * 8, member, EPOCH, 0, 0, 0, 0, 0, scratch
-        )  # fmt: skip
+        too_late, fenced = self.state(slot) != mine, self.fenced(member)
+        done = yield from self._watched(
+            p.commit_small(BASE, slot, mine, result, _WORDS * 8, member, EPOCH, 0, 0, 0, 0, 0, scratch), slot, member
+        )
         if done == 1:
             assert not too_late, "committed what had been taken away"
+            assert not fenced, "began to commit after it was declared dead"
             self.committed.append((value, member))
         return done
+
+    def _watched(self, steps: Steps, slot: int, member: int) -> Steps:
+        """Goes through a commit's steps, and looks at the one that counts: in which epoch it is made."""
+        answer = None
+        while True:
+            try:
+                op = steps.send(answer)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return end.value
+            answer = yield op
+            if op[0] == "cas" and op[1] == self.state_at(slot) and answer:
+                assert not self.epoch_is_over(member), "committed under an epoch that is over"
 
     def work(self, member: int, times: int, *, wait: bool = False) -> Steps:
         """Claims and answers, some times."""
@@ -162,36 +183,36 @@ class SmallBoard:
                 yield from self.commit(member, *claim)
 
     def take(self, *, member: int = CLIENT, port: int = 0) -> Steps:
-        """Takes all answers that are hinted at, as `Port` does."""
-        p = self.p
-        out = self.scratch(member) + (1 << 17)
-        found = yield from p.poll(BASE, port, owner_of(member), 8, out)
-        words = self.machine.words
-        seen = [(words[out + index * 16], words[out + index * 16 + 8]) for index in range(found)]
-        rescan = yield from p.take_rescan(BASE, port)
-        if rescan:
+        """Takes all answers that are hinted at, or looks for them when it has to, as `Inbox` does."""
+        p, words = self.p, self.machine.words
+        hand, out = self.scratch(member) + (1 << 18), self.scratch(member) + (1 << 17)
+        for index, value in enumerate((BASE, port, owner_of(member), member, EPOCH, self.scratch(member))):
+            words[hand + index * 8] = value
+        raised = self.epoch_is_over(member)
+        found = yield from p.take(hand, 8, out)
+        assert found <= 0 or not raised, "an answer was taken under an epoch that is over"
+        if found == -1:
             for at_port, slot in list(self.outstanding):
-                if at_port == port:
-                    at = yield from p.state_at(BASE, slot)
-                    word = yield "load", at
-                    if word & 7 == p.DONE:
-                        seen.append((slot, word))
-        for slot, word in seen:
-            if (port, slot) not in self.outstanding:
-                continue
-            value = self.outstanding.pop((port, slot))
-            block = (word >> 10) & p.BLOCK_MASK
-            if block >= p.NO_BLOCK:
-                self.answers.append((value, -1, block))
-            else:
-                at = yield from p.block_address(BASE, block)
-                results = []
-                for index in range(_WORDS):
-                    results.append((yield "load", BASE + at + p.RESULT_HEADER + index * 8))
-                assert len(set(results)) == 1 or self.fenced(member), f"a torn result: {results}"
-                self.answers.append((value, results[0] // 100, results[0] % 100))
-            done = yield from p.finish(BASE, slot, word, member, 0, self.scratch(member))
-            assert done == 1 or self.fenced(member), "an answer was taken away"
+                if at_port == port and (yield from p.take_slot(hand, slot, self.gens[port, slot], out)):
+                    self._taken(port, out)
+        for index in range(max(found, 0)):
+            self._taken(port, out + index * p.TAKE_STRIDE)
+
+    def _taken(self, port: int, record: int) -> None:
+        """Notes an answer that was taken, by its record."""
+        p, words = self.p, self.machine.words
+        slot, word, kind = (words[record + index * 8] for index in (p.T_SLOT, p.T_WORD, p.T_KIND))
+        if (word >> p.GEN_AT) & p.GEN_MASK != self.gens.get((port, slot)):
+            return
+        value = self.outstanding.pop((port, slot), None)
+        if value is None:
+            return
+        if kind == p.T_REASON:
+            self.answers.append((value, -1, (word >> p.OWNER_AT) & p.BLOCK_MASK))
+            return
+        results = [words[record + p.T_PAYLOAD + index * 8] for index in range(_WORDS)]
+        assert len(set(results)) == 1, f"a torn result: {results}"
+        self.answers.append((value, results[0] // 100, results[0] % 100))
 
     def sweep(self) -> Steps:
         """What the node's guard does now and then."""

@@ -212,10 +212,12 @@ class BoardChannel(Channel):
     def _settle(self, answer: Answer) -> None:
         task = answer.ticket.task_id
         self._tickets.pop(task, None)
-        key = (answer.agent, answer.epoch)
-        name = self._names.get(key)
-        if name is None:
-            name = self._names[key] = self._board.member_name(answer.agent)
+        name: str | None = answer.far[0]
+        if not name:
+            key = (answer.agent, answer.epoch)
+            name = self._names.get(key)
+            if name is None:
+                name = self._names[key] = self._board.member_name(answer.agent)
         info = TaskInfo(name, answer.attempts, answer.queued_s, answer.run_s, answer.hops)
         self._sink.answered(task, answer.value, answer.error, info)
 

@@ -265,7 +265,7 @@ class ComputeAgent(AgentBase):
             attempts=most,
             error=f"{type(error).__name__}: {error}",
         )
-        return _HANDED_BACK if worker.hand_back(claim) else _FENCED
+        return _HANDED_BACK if worker.hand_back(claim, attempts=most) else _FENCED
 
     def _set_aside(self, claim: Claim, attempts: int, reason: str) -> None:
         from swarm_agents.runtime.ledger import note_set_aside

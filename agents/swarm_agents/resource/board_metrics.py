@@ -128,10 +128,19 @@ class BoardMetrics(Collector):
             ("swarm_arena_size_bytes", "Bytes of the board's arena for payloads", stats.arena_bytes),
             ("swarm_arena_used_bytes", "Bytes of the arena in use", stats.arena_used),
             ("swarm_arena_arrays", "Shared arrays in the arena", stats.arrays),
+            ("swarm_arena_array_bytes", "Bytes of the arena that shared arrays take", stats.array_bytes),
             ("swarm_arena_leases", "References to shared arrays that are held", stats.leases),
             ("swarm_arena_leases_limit", "References to shared arrays that can be held", stats.most_leases),
         ):
             yield _labelled(name, text, [self._node], value)
+        reclaimed = CounterMetricFamily(
+            "swarm_arena_reclaimed",
+            "What was freed because its holders had died: shared arrays, references to them, blocks of payloads",
+            labels=["node", "what"],
+        )
+        for what, count in stats.reclaimed.items():
+            reclaimed.add_metric([self._node, what], count)
+        yield reclaimed
 
 
 def _labelled(name: str, text: str, labels: Sequence[str], value: float) -> Metric:

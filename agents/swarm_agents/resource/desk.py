@@ -25,8 +25,8 @@ from msgspec import Struct
 from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
 from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_USED
+from swarm_agents.shm.places import is_fenced
 from swarm_agents.shm.stats import read_depths
-from swarm_agents.shm.tasks import is_fenced
 from swarm_agents.wire import schema
 from swarm_agents.wire.frames import payload_bytes
 from swarm_agents.wire.reactor import Reactor
@@ -94,8 +94,6 @@ class Desk:
         self._sizes: dict[str, float] = {}
         #: Agents by place and epoch.
         self._names: dict[tuple[int, int], str] = {}
-        #: Who computed, on another node, what this hub has committed here for its own sessions.
-        self._elsewhere: dict[TaskId, schema.Answer] = {}
         #: Slots that this hub's tasks have, by lane; and those that a lane has.
         self._held = [0] * len(_LANES)
         self._room = board.geometry.task_slots // len(_LANES)
@@ -175,7 +173,12 @@ class Desk:
         """What has been answered since the last call. The port is looked at though nothing is in hand: only so does it
         learn that a death, which makes it ask for a look, left nothing behind here."""
         found = []
-        for raw in self._port.poll_raw(256):
+        try:
+            answers = self._port.poll_raw(256)
+        except Fenced:
+            self.fenced = True
+            return []
+        for raw in answers:
             task = raw.ticket.task_id
             self._held[raw.ticket.lane] -= 1
             self._learn(raw.ticket.kernel, raw.run_s, len(raw.header) + payload_bytes(raw.buffers))
@@ -195,12 +198,9 @@ class Desk:
             payload = [raw.header, *raw.buffers]
         else:
             error = msgspec.msgpack.decode(raw.header, type=dict[str, str])
-        far = self._elsewhere.pop(task, None) if self._elsewhere else None
-        if far is not None and raw.hops:
-            answer = schema.Answer(task, error, far.agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops, far.node)
-        else:
-            agent = self._name(raw.agent, raw.epoch)
-            answer = schema.Answer(task, error, agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops)
+        agent, node = raw.far
+        agent = agent or self._name(raw.agent, raw.epoch)
+        answer = schema.Answer(task, error, agent, raw.attempts, raw.queued_s, raw.run_s, raw.hops, node)
         return Answered(answer, payload)
 
     def _name(self, index: int, epoch: int) -> str:
@@ -234,9 +234,6 @@ class Desk:
         """Answers a claimed task with what another node has made of it; `done` learns whether that counted."""
         size = payload_bytes(payload)
         self._learn(claimed.submit.kernel, answer.run, size)
-        task = claimed.submit.task
-        if task in self._tickets:
-            self._elsewhere[task] = answer
         reactor = self._reactor
         if size <= _LARGE or reactor is None:
             done(self._commit(self._worker, claimed, answer, payload))
@@ -246,15 +243,19 @@ class Desk:
 
     @staticmethod
     def _commit(worker: Any, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any]) -> bool:
-        claim, hops, run = claimed.token, answer.hops + 1, int(answer.run * 1e9)
-        again = max(answer.attempts - 1, 0)
+        claim, hops = claimed.token, answer.hops + 1
+        how: dict[str, Any] = {
+            "hops": hops,
+            "again": max(answer.attempts - 1, 0),
+            "run_ns": int(answer.run * 1e9),
+            "agent": answer.agent,
+            "node": answer.node,
+        }
         if answer.error is not None or not payload:
             error = answer.error or {"code": "PayloadError", "message": "another node's answer had no payload"}
-            return bool(
-                worker.commit_raw(claim, msgspec.msgpack.encode(error), ok=False, hops=hops, again=again, run_ns=run)
-            )
+            return bool(worker.commit_raw(claim, msgspec.msgpack.encode(error), ok=False, **how))
         try:
-            return bool(worker.commit_raw(claim, bytes(payload[0]), payload[1:], hops=hops, again=again, run_ns=run))
+            return bool(worker.commit_raw(claim, bytes(payload[0]), payload[1:], **how))
         except (PayloadTooLarge, SwarmFull) as error:
             return bool(worker.commit_raw(claim, msgspec.msgpack.encode(to_wire(error)), ok=False, hops=hops))
 

@@ -4,7 +4,8 @@ Each supervisor guards, so that no single one is needed: declaring is idempotent
 What it costs is a glance in compiled code; the members are read only when that says that something is not as it was.
 
 Invariants: only a member that is alive on the board is declared dead, so an agent that left in order is never mourned;
-an agent of this pod that was fenced and does not join again is killed: it hangs, or computes what nobody will take.
+an agent of this pod that was fenced and does not join again is killed: it hangs, or computes what nobody will take. A
+board that somebody has cut short ends the pod, for a reason that can be read, before the kernel does by SIGBUS.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import Role
+from swarm_agents.errors import BoardMismatch
 from swarm_agents.runtime.accrual import Accrual, Limits
 from swarm_agents.runtime.standby import wanted
 from swarm_agents.runtime.store import Janitor
@@ -80,6 +82,7 @@ class Guard:
                     pause = max(pause, limits.suspect / 4)
                 await asyncio.sleep(pause)
                 now = time.monotonic()
+                supervisor.board.refuse_cut()
                 # A gap much longer than what was asked for: this process was not awake to see any heartbeat.
                 gap, last, late = min(now - last, 5 * pause), now, now - last - pause
                 tidy = now - tidied >= _TIDY_INTERVAL
@@ -97,6 +100,8 @@ class Guard:
                 if tidy:
                     tidied = now
                     self._tidy()
+        except BoardMismatch as error:
+            supervisor.board_lost(error)
         finally:
             self.watch.close()
 

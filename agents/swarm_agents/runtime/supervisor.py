@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from swarm_agents.config import Identity, Role, Settings, decode_settings, settings_revision
-from swarm_agents.errors import SwarmError
+from swarm_agents.errors import BoardMismatch, SwarmError
 from swarm_agents.runtime import control, http, ledger, logs, process
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
@@ -217,7 +217,10 @@ class Supervisor:
             if pid == 0:
                 return
             if self.agent is not None and pid == self.agent.pid:
-                self._agent_ended(self.agent, os.waitstatus_to_exitcode(status))
+                try:
+                    self._agent_ended(self.agent, os.waitstatus_to_exitcode(status))
+                except BoardMismatch as error:
+                    self.board_lost(error)
 
     def _agent_ended(self, agent: AgentProcess, code: int) -> None:
         self.agent = None
@@ -261,6 +264,7 @@ class Supervisor:
         """Says on the board that the agent is dead; its tasks can be claimed by others from now on."""
         if agent.declared:
             return
+        self.board.refuse_cut()
         agent.declared = True
         index, epoch = agent.index, agent.epoch
         if index < 0:  # it died before it could say where it had joined
@@ -282,6 +286,11 @@ class Supervisor:
                 witness="exit",
                 tasks=tasks,
             )
+
+    def board_lost(self, error: BoardMismatch) -> None:
+        """Somebody has cut the board short: ends the pod while it can still say why."""
+        self.events.record("BoardLost", level="error", reason=str(error))
+        self._finish(1)
 
     def note_death(self, index: int, epoch: int, how: str) -> None:
         """Notes what a member has in hand that is about to be declared dead, and which of it will be set aside."""

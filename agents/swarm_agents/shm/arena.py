@@ -39,8 +39,8 @@ from swarm_agents.shm.layout import (
     X_OUT,
 )
 from swarm_agents.shm.leases import drop, hold, make_array, run_bytes
+from swarm_agents.shm.places import is_fenced
 from swarm_agents.shm.references import Descriptor, Shared, start_apart
-from swarm_agents.shm.tasks import is_fenced
 
 if TYPE_CHECKING:
     from swarm_agents.shm.board import Board

@@ -43,9 +43,11 @@ from swarm_agents.shm.layout import (
     H_PAGES,
     H_PAGES_AT,
     H_PAGES_USED,
+    H_RECLAIMED,
     H_STATES_AT,
     M_ALIVE,
     M_FENCED,
+    M_FENCING,
     MEMBER_STRIDE,
     OWNER_MASK,
     TAG_BODY_MASK,
@@ -82,6 +84,8 @@ def standing(base: int, member: int, epoch: int) -> int:
     if state == M_ALIVE and now == epoch:
         return 2
     if state == M_FENCED and now == epoch + 1:
+        return 1
+    if state == M_FENCING and now == epoch:
         return 1
     return 0
 
@@ -320,4 +324,6 @@ def sweep_blocks(base: int) -> int:
             used -= 1
     # Only a hint for the lanes' reserve; whoever was killed between a tag and this count made it drift.
     store(base + H_PAGES_USED * 8, used)
+    if freed > 0:
+        add(base + (H_RECLAIMED + 2) * 8, freed)
     return freed

@@ -6,8 +6,8 @@
     worker = board.worker(member); claim = worker.claim(1); worker.commit(claim, 2)
     board.leave(member)                                            # the last one out removes the files
 
-How it works, who writes which word and why that survives a kill at any instruction stands in `layout`, `tasks`,
-`blocks`, `sweep`, `parking` and `files`.
+How it works, who writes which word and why that survives a kill at any instruction stands in PROTOCOL.md and in the
+modules that it names.
 
 Invariants of this module: everything that changes who is on the board and cannot be one CAS (create, join, leave,
 remove) happens under the directory's lock; nothing on a task's way does. A board whose members are all dead is not
@@ -27,6 +27,7 @@ import numpy as np
 
 from swarm_agents.errors import BoardMismatch, Fenced, SwarmError, SwarmFull, Unreachable
 from swarm_agents.shm import files, hot, members, stats, sweep, tasks
+from swarm_agents.shm.answers import Answer, RawAnswer, Ticket
 from swarm_agents.shm.arena import AGENT_SHARE, CLIENT_SHARE, Arena
 from swarm_agents.shm.blocks import sweep_blocks
 from swarm_agents.shm.files import Mapping
@@ -50,6 +51,7 @@ from swarm_agents.shm.layout import (
     M_CPU_MILLI,
     M_EMPTY,
     M_FENCED,
+    M_FENCING,
     M_GONE,
     M_RSS,
     M_WORD,
@@ -65,7 +67,8 @@ from swarm_agents.shm.layout import (
 from swarm_agents.shm.leases import SWEEP_WORDS, sweep_leases
 from swarm_agents.shm.members import CLIENT, ROLES, Member, MemberInfo, MemberState
 from swarm_agents.shm.names import kernel_id
-from swarm_agents.shm.port import Answer, Port, RawAnswer, Ticket
+from swarm_agents.shm.places import is_fenced
+from swarm_agents.shm.port import Port, signed_id
 from swarm_agents.shm.references import Arrays, Descriptor
 from swarm_agents.shm.stats import BoardStats
 from swarm_agents.shm.worker import Claim, Worker
@@ -199,7 +202,7 @@ class Board:
             index, epoch = self._find_place(name)
             life = files.LifeLock(self.directory, index)
             at = members.record_at(self.words, index)
-            started = _start_time()
+            started = members.start_time()
             members.write_record(self.mapping, at, name, pid or os.getpid(), started, time.monotonic_ns())
             word = member_word(M_ALIVE, ROLES.index(role), epoch)
             struct.pack_into("<q", self.mapping.view, at + M_WORD, word)
@@ -210,7 +213,7 @@ class Board:
     def _forget_fenced(self) -> None:
         """Gives up places of this process that were taken away from it: it joins again, so it works there no more."""
         for member in list(self._own):
-            if not member.holds and tasks.is_fenced(self.mapping.base, member.index, member.epoch):
+            if not member.holds and is_fenced(self.mapping.base, member.index, member.epoch):
                 self._own.remove(member)
                 member.life.release()
 
@@ -229,15 +232,14 @@ class Board:
                     continue
                 same = members.name_at(self.mapping, at) == name
                 lives = files.is_alive(descriptor, index)
-                if state == M_ALIVE:
-                    if lives and same:
-                        raise SwarmError(
-                            f"{name} is on the board already (place {index}, epoch {epoch}) and its process lives: "
-                            "two agents must not have one identity; end the other one first"
-                        )
-                    if not lives:
-                        sweep.declare_dead(self.mapping.base, index, epoch, 0)
-                        state, epoch = M_FENCED, epoch + 1
+                if state == M_ALIVE and lives and same:
+                    raise SwarmError(
+                        f"{name} is on the board already (place {index}, epoch {epoch}) and its process lives: "
+                        "two agents must not have one identity; end the other one first"
+                    )
+                if state == M_FENCING or (state == M_ALIVE and not lives):
+                    sweep.declare_dead(self.mapping.base, index, epoch, 0)
+                    state, epoch = M_FENCED, epoch + 1
                 if state == M_FENCED and not lives:
                     sweep.bury(self.mapping.base, index, epoch - 1, 0)
                     state = M_GONE
@@ -307,7 +309,11 @@ class Board:
         """Fences a member's epoch: it can neither claim nor commit any more, and its tasks are claimable again.
 
         Harmless to repeat, also when several do it at once or one was killed half-way. Returns how many tasks it was.
+
+        Raises:
+            BoardMismatch: the file was cut short.
         """
+        self.refuse_cut()
         if not 0 <= index < self.words[H_MAX_MEMBERS]:
             raise ValueError(f"place {index}: the board has {self.words[H_MAX_MEMBERS]}")
         taken = int(sweep.declare_dead(self.mapping.base, index, epoch, 0))
@@ -321,11 +327,13 @@ class Board:
         Raises:
             BoardMismatch: the file was cut short.
         """
-        self._refuse_cut()
+        self.refuse_cut()
         dead: list[MemberInfo] = []
         for info in self.members():
             if info.state is MemberState.GONE or any(own.index == info.index for own in self._own):
                 continue
+            if members.word_at(self.mapping, members.record_at(self.words, info.index))[0] == M_FENCING:
+                sweep.declare_dead(self.mapping.base, info.index, info.epoch, 0)  # who began was killed before the end
             try:
                 with files.probe(self.directory) as descriptor:
                     if files.is_alive(descriptor, info.index):
@@ -356,12 +364,13 @@ class Board:
         Raises:
             BoardMismatch: the file was cut short: who goes on with it will be killed by SIGBUS.
         """
-        self._refuse_cut()
+        self.refuse_cut()
         taken = int(sweep.sweep_tasks(self.mapping.base))
         self._sweep_arena()
         return taken
 
-    def _refuse_cut(self) -> None:
+    def refuse_cut(self) -> None:
+        """Raises BoardMismatch if the file was cut short: who touches what is gone is killed by SIGBUS."""
         if not self.mapping.whole:
             raise BoardMismatch(
                 f"the board in {self.directory} was truncated by somebody while it was in use: end this process; "
@@ -398,8 +407,7 @@ class Board:
 
     def find(self, task_id: tuple[int, int]) -> str | None:
         """The state (`ready`, `claimed`, `done`) of a task on this board, or None."""
-        high, low = (word - (1 << 64) if word >= 1 << 63 else word for word in task_id)
-        slot = int(tasks.find(self.mapping.base, high, low))
+        slot = int(tasks.find(self.mapping.base, *signed_id(task_id)))
         return None if slot < 0 else self.slot_state(slot)
 
     def slot_state(self, slot: int) -> str:
@@ -487,12 +495,3 @@ def _initialise(mapping: Mapping) -> None:
         at += 8 * (words[H_PORT_WORDS] + words[H_LANE_WORDS])
         mapping.view[at : at + ones.nbytes] = ones.tobytes()
     assert words[H_LANE_SLOTS] == 64 * words[H_LANE_WORDS]
-
-
-def _start_time() -> int:
-    """Clock ticks since boot at which this process started: with the pid, who it is."""
-    try:
-        text = Path("/proc/self/stat").read_text()
-        return int(text.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -60,18 +60,9 @@ from swarm_agents.shm.layout import (
 )
 from swarm_agents.shm.leases import end_leases, lend
 from swarm_agents.shm.parking import claim_wait
+from swarm_agents.shm.places import count, is_fenced, member_at, port_at, slot_at, state_at
 from swarm_agents.shm.tally import path_of, record
-from swarm_agents.shm.tasks import (
-    commit,
-    count,
-    is_fenced,
-    member_at,
-    port_at,
-    release,
-    slot_at,
-    state_at,
-    submit,
-)
+from swarm_agents.shm.tasks import commit, release, submit
 
 __all__ = [
     "CLAIM_AT",
@@ -90,7 +81,6 @@ __all__ = [
     "send",
     "take",
     "take_port",
-    "take_rescan",
     "take_slot",
 ]
 
@@ -148,13 +138,6 @@ def take_port(base: int, owner: int) -> int:
             store(at + P_RESCAN, 0)
             return port
     return -1
-
-
-@jit
-def take_rescan(base: int, port: int) -> bool:
-    """Whether the port has to look at all its tasks; asks it once."""
-    at = port_at(base, port) + P_RESCAN
-    return load(at) != 0 and cas(at, 1, 0)
 
 
 @jit
@@ -307,9 +290,12 @@ def _take_one(hand: int, slot: int, word: int, out: int) -> int:
 def take(hand: int, limit: int, out: int) -> int:
     """Takes up to `limit` answers off a port's ring: a record of TAKE_STRIDE bytes each to `out`; how many.
 
-    -1 when the port has to look at all its tasks first: somebody died who may have answered without a hint.
+    -1 when the port has to look at all its tasks first: somebody died who may have answered without a hint. -3 when the
+    port's member is fenced: its tasks are over with it, whoever still answers them.
     """
     base, owner = peek(hand + N_BASE * 8), peek(hand + N_OWNER * 8)
+    if is_fenced(base, peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8)):
+        return -3
     at = port_at(base, peek(hand + N_PORT * 8))
     if load(at + P_RESCAN) != 0 and cas(at + P_RESCAN, 1, 0):
         return -1

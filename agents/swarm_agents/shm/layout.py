@@ -34,9 +34,10 @@ is the lease's own), and what it names
     bits 44-63  next     0, or the number + 1 of the next lease of the same task or result (a hint)
 
 Member word
-    bits  0-2   state    EMPTY, ALIVE, FENCED (declared dead, its process may still run), GONE
+    bits  0-2   state    EMPTY, ALIVE, FENCING (declared dead, its claims are being taken), FENCED (they are taken, its
+                         process may still run), GONE
     bits  3-5   role
-    bits  6-25  epoch    raised when declared dead, and when the place is taken again
+    bits  6-25  epoch    raised when it is FENCED, and when the place is taken again
 
 Rejected: one file per part (a member could see half of them), results written into the slot (an agent that wakes up
 after it was fenced would tear its successor's), 128-bit CAS (not everywhere), links between slots (not repairable by
@@ -51,7 +52,7 @@ from swarm_agents.shm.jit import jit
 
 LANES = 4
 MAGIC = 0x4D52_4157_5354_4741  # "AGTSWARM"
-VERSION = 3
+VERSION = 4
 WORD = 8
 LINE = 64
 PAGE = 4096
@@ -74,6 +75,7 @@ H_TALLIES_AT = 34
 # words that change, each on a line of its own
 H_WORK = 64  # futex: raised when work was published and somebody is parked
 H_MAX_ATTEMPTS = 72
+H_RECLAIMED = 80  # how many arrays, leases and blocks sweeps have freed: three words
 H_PAGES_USED = 88
 H_FAILOVERS = 96  # how many failover records were begun
 H_PARKED = 104  # bitmap of parked members: up to 64 words
@@ -94,7 +96,7 @@ M_ACCUSERS, M_VOUCHED = 96, 104  # who suspects it, and until when it is vouched
 M_COUNTERS = 128  # bytes
 M_NAME_LEN, M_NAME = 264, 272
 NAME_MAX = 232
-M_EMPTY, M_ALIVE, M_FENCED, M_GONE = 0, 1, 2, 3
+M_EMPTY, M_ALIVE, M_FENCED, M_GONE, M_FENCING = 0, 1, 2, 3, 4
 (C_SUBMITTED, C_CLAIMED, C_COMMITTED, C_FAILED, C_FENCED, C_HANDED_BACK, C_FULL, C_ANSWERED, C_CANCELLED, C_PARKS,
  C_WAKES, C_BYTES_IN, C_BYTES_OUT) = range(13)  # fmt: skip
 COUNTER_NAMES = (

@@ -39,7 +39,7 @@ array looks through the table, 9,000 leases in some 10 us).
 
 from __future__ import annotations
 
-from swarm_agents.shm.atomics import cas, load, peek, poke, store
+from swarm_agents.shm.atomics import add, cas, load, peek, poke, store
 from swarm_agents.shm.blocks import alloc, free_block, free_run, held_tag, is_garbage, tag_address
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.layout import (
@@ -53,6 +53,7 @@ from swarm_agents.shm.layout import (
     H_PAGE_BYTES,
     H_PAGE_TAGS_AT,
     H_PAGES,
+    H_RECLAIMED,
     LEASE_NAMES,
     LEASE_STRIDE,
     NAME_BLOCK_MASK,
@@ -386,11 +387,12 @@ def sweep_leases(base: int, scratch: int) -> int:
 
     Any process may run it at any time. `scratch` has SWEEP_WORDS private words. Returns how many arrays were freed.
     """
+    ended = 0
     for lease in range(load(base + H_LEASES * 8)):
         address = lease_at(base, lease)
         tag = load(address)
-        if tag & TAG_KIND_MASK != B_FREE and is_garbage(base, tag):
-            cas(address, tag, _raised_lease(tag))
+        if tag & TAG_KIND_MASK != B_FREE and is_garbage(base, tag) and cas(address, tag, _raised_lease(tag)):
+            ended += 1
     freed, page = 0, 0
     cells, pages = load(base + H_CELLS * 8), load(base + H_PAGES * 8)
     tags = base + load(base + H_PAGE_TAGS_AT * 8)
@@ -409,19 +411,30 @@ def sweep_leases(base: int, scratch: int) -> int:
         for index in range(count):
             at = scratch + index * 24
             freed += _sweep_array(base, peek(at), peek(at + 8), peek(at + 16))
+    if freed > 0:
+        add(base + H_RECLAIMED * 8, freed)
+    if ended > 0:
+        add(base + (H_RECLAIMED + 1) * 8, ended)
     return freed
 
 
 @jit
 def count_arrays(base: int, out: int) -> None:
-    """Counts for people: the shared arrays, and the leases in use, to two words at `out`."""
-    arrays, used = 0, 0
+    """Counts for people: the shared arrays, the pages they take, and the leases in use, to three words at `out`."""
+    arrays, taken, used = 0, 0, 0
     tags = base + load(base + H_PAGE_TAGS_AT * 8)
+    tail = -1
     for page in range(load(base + H_PAGES * 8)):
-        if load(tags + page * 8) & TAG_KIND_MASK == B_SHARED:
+        tag = load(tags + page * 8)
+        if tag & TAG_KIND_MASK == B_SHARED:
             arrays += 1
+            taken += 1
+            tail = B_TAIL | (page << 3) | (((tag >> TAG_GEN_AT) & TAG_GEN_MASK) << 24)
+        elif tag & TAG_BODY_MASK == tail:
+            taken += 1
     for lease in range(load(base + H_LEASES * 8)):
         if load(lease_at(base, lease)) & TAG_KIND_MASK != B_FREE:
             used += 1
     poke(out, arrays)
-    poke(out + 8, used)
+    poke(out + 8, taken)
+    poke(out + 16, used)

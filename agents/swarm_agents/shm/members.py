@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm_agents.config import Role
@@ -27,6 +28,7 @@ from swarm_agents.shm.layout import (
     M_CPU_MILLI,
     M_DONE_BASE,
     M_EMPTY,
+    M_FENCING,
     M_JOINED,
     M_NAME,
     M_NAME_LEN,
@@ -57,6 +59,10 @@ class MemberState(StrEnum):
     FENCED = "fenced"
     #: Declared dead, and its process is gone.
     GONE = "gone"
+
+
+#: From M_ALIVE on.
+_STATES = (MemberState.ALIVE, MemberState.FENCED, MemberState.GONE, MemberState.FENCED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,15 @@ def record_at(words: dict[int, int], index: int) -> int:
     return words[H_MEMBERS_AT] + index * MEMBER_STRIDE
 
 
+def start_time() -> int:
+    """Clock ticks since boot at which this process started: with the pid, who it is."""
+    try:
+        text = Path("/proc/self/stat").read_text()
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def write_record(mapping: Mapping, at: int, name: str, pid: int, start: int, now_ns: int) -> None:
     """Fills a record, but for its word, which makes it valid."""
     view = mapping.view
@@ -172,9 +187,9 @@ def iterate(mapping: Mapping, words: dict[int, int], now_ns: int) -> Iterator[Me
             index=index,
             name=name_at(mapping, at),
             role=ROLES[role] if role < len(ROLES) else "unknown",
-            epoch=epoch if state == M_ALIVE else epoch - 1,
+            epoch=epoch if state in (M_ALIVE, M_FENCING) else epoch - 1,
             pid=pid,
-            state=(MemberState.ALIVE, MemberState.FENCED, MemberState.GONE)[state - M_ALIVE],
+            state=_STATES[state - M_ALIVE],
             heartbeat_age=max(0.0, (now_ns - beat) * 1e-9),
             running=running if state == M_ALIVE else 0,
             done=done - base,

@@ -11,6 +11,7 @@ Every wait ends in time for Python to see signals; the callers repeat it.
 from __future__ import annotations
 
 from swarm_agents.shm.atomics import cas, fence, futex_wait, load, monotonic_ns, or_, pause, store
+from swarm_agents.shm.claims import try_claim
 from swarm_agents.shm.jit import jit_nogil
 from swarm_agents.shm.layout import (
     C_PARKS,
@@ -25,8 +26,8 @@ from swarm_agents.shm.layout import (
     P_RESCAN,
     P_RINGS,
 )
+from swarm_agents.shm.places import count, port_at
 from swarm_agents.shm.sweep import unpark
-from swarm_agents.shm.tasks import count, port_at, try_claim
 
 __all__ = ["PARK_SLICE_NS", "claim_wait", "poll_wait"]
 

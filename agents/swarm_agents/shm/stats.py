@@ -43,6 +43,7 @@ from swarm_agents.shm.layout import (
     H_PAGE_BYTES,
     H_PAGES,
     H_PAGES_USED,
+    H_RECLAIMED,
     H_TALLIES_AT,
     HIST_BUCKETS,
     HIST_SHIFT,
@@ -141,9 +142,13 @@ class BoardStats(msgspec.Struct, frozen=True):
     arena_used: int
     #: shared arrays in the arena
     arrays: int = 0
+    #: bytes of the arena that they take
+    array_bytes: int = 0
     #: references to them that are held (by members, tasks, results), and how many there can be
     leases: int = 0
     most_leases: int = 0
+    #: what sweeps have freed since the board was made, because whoever held it is gone: arrays, leases, blocks
+    reclaimed: dict[str, int] = {}
 
     def ready(self) -> dict[str, int]:
         """Tasks that wait, by priority."""
@@ -174,7 +179,7 @@ def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
     events = _events(mapping, words)
     for name in ("retried", "lost", "expired", "dropped"):
         totals[name] = sum(sum(lanes.values()) for lanes in events[name].values())
-    shared = np.zeros(2, np.int64)
+    shared = np.zeros(3, np.int64)
     leases.count_arrays(mapping.base, int(shared.ctypes.data))
     queued, run, *by_path = _histograms(mapping, words, used)
     round_trips = dict(zip(PATHS, by_path, strict=True))
@@ -193,8 +198,10 @@ def read_stats(mapping: Mapping, words: dict[int, int]) -> BoardStats:
         arena_bytes=words[H_PAGES] * words[H_PAGE_BYTES],
         arena_used=max(0, _word(mapping, H_PAGES_USED)) * words[H_PAGE_BYTES],
         arrays=int(shared[0]),
-        leases=int(shared[1]),
+        array_bytes=int(shared[1]) * words[H_PAGE_BYTES],
+        leases=int(shared[2]),
         most_leases=words[H_LEASES],
+        reclaimed={what: _word(mapping, H_RECLAIMED + at) for at, what in enumerate(("arrays", "leases", "blocks"))},
     )
 
 

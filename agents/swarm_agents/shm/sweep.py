@@ -3,15 +3,21 @@
 Any process may run any of these at any time, several at once, and may itself be killed half-way: each step is a CAS on
 a truth, or sets a hint, so a repetition completes what an earlier run left and undoes nothing.
 
-`fence` raises the member's epoch: from then on its commits and claims fail. `sweep_tasks` then takes its tasks back.
-Whoever is killed between the two has left a fenced member with claims; every sweep of anybody looks at all claims, so
-the next one finds them.
+A death is declared in three steps. The member's word becomes FENCING: from then on it begins nothing more, no claim, no
+commit, no submission. `sweep_tasks` takes its claims, each by CAS: a commit of it that was under way comes before that
+and counts, or after it and fails. Then the word becomes FENCED, which raises the epoch. So **nothing is ever committed
+under an epoch that is over**: who claims looks at his member word after the claim's CAS, and gives back what he took
+after FENCING; hence all claims that could still be committed stood before it, and the sweep has met them.
+
+Whoever is killed between the steps leaves a member that is FENCING. Its claims are void already, for all sweeps; who
+looks next (`Board.reap`, who joins, who declares it dead, too) goes through the steps again.
 """
 
 from __future__ import annotations
 
 from swarm_agents.shm.atomics import add, cas, fence, futex_wake, load, monotonic_ns, or_, store, xand
 from swarm_agents.shm.blocks import standing
+from swarm_agents.shm.hints import mark_free, mark_retry
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
@@ -49,6 +55,7 @@ from swarm_agents.shm.layout import (
     M_BEAT,
     M_EMPTY,
     M_FENCED,
+    M_FENCING,
     M_GONE,
     OWNER_MASK,
     P_DONE_HEAD,
@@ -64,21 +71,9 @@ from swarm_agents.shm.layout import (
     WRITING,
     member_word,
 )
+from swarm_agents.shm.places import lane_at, member_at, port_at, slot_at, state_at
 from swarm_agents.shm.tally import path_of, tally_task
-from swarm_agents.shm.tasks import (
-    claim_is_over,
-    expire,
-    lane_at,
-    mark_free,
-    mark_retry,
-    member_at,
-    owner_is_over,
-    port_at,
-    release_slot,
-    retry_or_lose,
-    slot_at,
-    state_at,
-)
+from swarm_agents.shm.tasks import claim_is_over, expire, owner_is_over, release_slot, retry_or_lose
 
 __all__ = ["bury", "declare_dead", "release_ports", "sweep_tasks"]
 
@@ -204,7 +199,7 @@ def _rescan_ports(base: int) -> None:
 
 @jit
 def declare_dead(base: int, member: int, epoch: int, quietly: int) -> int:
-    """Fences a member's epoch and takes its tasks back; how many. Repeating it is harmless, and completes it.
+    """Takes a member's tasks back and ends its epoch; how many. Repeating it is harmless, and completes it.
 
     `quietly` leaves no failover record: the member is leaving by itself.
     """
@@ -216,7 +211,7 @@ def declare_dead(base: int, member: int, epoch: int, quietly: int) -> int:
         word = load(at)
         if word & 7 != M_ALIVE or (word >> 6) & EPOCH_MASK != epoch:
             break
-        if cas(at, word, member_word(M_FENCED, (word >> 3) & 7, (epoch + 1) & EPOCH_MASK)):
+        if cas(at, word, member_word(M_FENCING, (word >> 3) & 7, epoch)):
             fenced = True
             break
     now = monotonic_ns()
@@ -224,6 +219,9 @@ def declare_dead(base: int, member: int, epoch: int, quietly: int) -> int:
     if quietly != 0:
         release_ports(base, member, epoch)
     taken = sweep_tasks(base)
+    word = load(at)
+    if word & 7 == M_FENCING and (word >> 6) & EPOCH_MASK == epoch:
+        cas(at, word, member_word(M_FENCED, (word >> 3) & 7, (epoch + 1) & EPOCH_MASK))
     _rescan_ports(base)
     if fenced and quietly == 0:
         number = add(base + H_FAILOVERS * 8, 1)

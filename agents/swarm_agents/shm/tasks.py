@@ -11,7 +11,7 @@
 | READY -> CLAIMED | any agent | CAS; raises `attempts` |
 | CLAIMED -> DONE | that agent, by its epoch | CAS; the result's block is published before |
 | CLAIMED -> READY | that agent (hands back), or a sweep once its epoch is over | CAS |
-| CLAIMED -> DONE lost | a sweep, when the attempts are used up | CAS |
+| CLAIMED -> DONE lost | the same, when the attempts are used up | CAS |
 | READY -> DONE cancelled/expired | the submitter; whoever sees the deadline has passed | CAS |
 | DONE -> FREE | the submitter, when it has read the answer; a sweep when it is gone | CAS |
 
@@ -27,77 +27,30 @@ past an entry that is not ready any more. The submitter is the queue's only prod
 
 from __future__ import annotations
 
-from swarm_agents.shm.atomics import (
-    add,
-    cas,
-    copy,
-    ctz,
-    fence,
-    futex_wake,
-    load,
-    monotonic_ns,
-    or_,
-    peek,
-    poke,
-    popcount,
-    store,
-    xand,
-)
+from swarm_agents.shm.atomics import cas, copy, ctz, fence, load, monotonic_ns, or_, peek, poke, store, xand
 from swarm_agents.shm.blocks import block_address, free_published, publish_block, standing
+from swarm_agents.shm.hints import free_bits, is_stale, mark_free, mark_retry, push_done, wake_worker
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
     BLOCK_MASK,
-    C_CLAIMED,
     C_SUBMITTED,
-    CLAIMED,
-    DONE,
     E_EXPIRED,
+    E_LOST,
     EPOCH_MASK,
-    F_RESUMED,
-    F_TASKS,
-    FAILOVER_RECORDS,
-    FAILOVER_STRIDE,
     FREE,
     GEN_MASK,
-    H_DONE_CAP,
-    H_FAILOVER_AT,
-    H_FAILOVERS,
     H_IDS_AT,
     H_LANE_SLOTS,
-    H_LANE_STRIDE,
     H_LANE_WORDS,
-    H_LANES_AT,
     H_MAX_ATTEMPTS,
-    H_MEMBER_WORDS,
-    H_MEMBERS_AT,
-    H_PARKED,
-    H_PORT_STRIDE,
     H_PORT_WORDS,
-    H_PORTS,
-    H_PORTS_AT,
     H_READY_CAP,
-    H_SLOTS_AT,
-    H_STATES_AT,
-    H_WORK,
-    L_CURSOR,
     L_MAPS,
-    L_RETRIES,
     LANES,
-    M_ALIVE,
-    M_CLAIMED_AT,
-    M_COUNTERS,
-    M_RUNNING,
-    M_SLOT,
-    MEMBER_STRIDE,
     NO_BLOCK,
-    P_DONE_HEAD,
-    P_DONE_TAIL,
-    P_FUTEX,
     P_OWNER,
-    P_PARKED,
     P_QUEUES,
-    P_RESCAN,
     P_RINGS,
     R_CANCELLED,
     R_CHAIN_MASK,
@@ -119,101 +72,36 @@ from swarm_agents.shm.layout import (
     S_PORT_OWNER,
     S_SUBMITTED,
     S_WALL_DEADLINE,
-    SLOT_STRIDE,
     UNQUEUED,
     WRITING,
     X_HELD,
-    X_OUT,
     X_PATH,
     X_REFS,
-    X_RETRIES,
     X_ROTOR,
     done_word,
     slot_word,
 )
 from swarm_agents.shm.leases import end_leases, lend
+from swarm_agents.shm.places import count, is_fenced, lane_at, port_at, slot_at, state_at
 from swarm_agents.shm.tally import path_of, tally_task
 
 __all__ = [
     "cancel",
+    "claim_is_over",
     "commit",
-    "count",
     "depths",
     "expire",
     "find",
     "hand_back",
-    "is_fenced",
-    "poll",
+    "owner_is_over",
     "release",
+    "release_slot",
+    "retry_or_lose",
     "submit",
-    "try_claim",
 ]
 
+
 ID_MIX = -7046029254386353131  # 2**64 / golden ratio, odd: spreads the sequence numbers over the word
-
-
-@jit
-def member_at(base: int, member: int) -> int:
-    return base + load(base + H_MEMBERS_AT * 8) + member * MEMBER_STRIDE
-
-
-@jit
-def port_at(base: int, port: int) -> int:
-    return base + load(base + H_PORTS_AT * 8) + port * load(base + H_PORT_STRIDE * 8)
-
-
-@jit
-def lane_at(base: int, lane: int) -> int:
-    return base + load(base + H_LANES_AT * 8) + lane * load(base + H_LANE_STRIDE * 8)
-
-
-@jit
-def state_at(base: int, slot: int) -> int:
-    return base + load(base + H_STATES_AT * 8) + slot * 8
-
-
-@jit
-def slot_at(base: int, slot: int) -> int:
-    return base + load(base + H_SLOTS_AT * 8) + slot * SLOT_STRIDE
-
-
-@jit
-def count(base: int, member: int, counter: int, amount: int) -> None:
-    """Adds to a counter of a member. Only that member writes it: no read-modify-write instruction is needed."""
-    address = member_at(base, member) + M_COUNTERS + counter * 8
-    store(address, load(address) + amount)
-
-
-@jit
-def is_fenced(base: int, member: int, epoch: int) -> bool:
-    """Whether this member was declared dead, or has left."""
-    word = load(member_at(base, member))
-    return word & 7 != M_ALIVE or (word >> 6) & EPOCH_MASK != epoch
-
-
-@jit
-def wake_worker(base: int) -> int:
-    """Wakes a parked agent, if there is one. To be called after the work was published and a fence."""
-    for word in range(load(base + H_MEMBER_WORDS * 8)):
-        if load(base + (H_PARKED + word) * 8) != 0:
-            add(base + H_WORK * 8, 1)
-            return futex_wake(base + H_WORK * 8, 1)
-    return 0
-
-
-@jit
-def free_bits(base: int, lane: int) -> int:
-    """About how many slots of a lane are free: counted over at most 64 words spread over its bitmap."""
-    words = load(base + H_LANE_WORDS * 8)
-    bits = lane_at(base, lane) + L_MAPS + (load(base + H_PORT_WORDS * 8) + words) * 8
-    step = max(1, words // 64)
-    free, looked = 0, 0
-    word = 0
-    while word < words:
-        free += popcount(load(bits + word * 8))
-        looked += 1
-        word += step
-    return free * words // looked
 
 
 @jit
@@ -240,40 +128,6 @@ def _take_slot(base: int, lane: int, member: int, epoch: int, scratch: int) -> i
                 return slot
         at += 1
     return -1
-
-
-@jit
-def release_slot(base: int, slot: int, word: int) -> bool:
-    """Ends a slot's generation: FREE, and its free bit set."""
-    if not cas(state_at(base, slot), word, slot_word(FREE, 0, 0, 0, ((word >> 42) + 1) & GEN_MASK)):
-        return False
-    mark_free(base, slot)
-    return True
-
-
-@jit
-def mark_free(base: int, slot: int) -> None:
-    words, lane_slots = load(base + H_LANE_WORDS * 8), load(base + H_LANE_SLOTS * 8)
-    lane, index = slot // lane_slots, slot % lane_slots
-    bits = lane_at(base, lane) + L_MAPS + (load(base + H_PORT_WORDS * 8) + words) * 8
-    or_(bits + (index >> 6) * 8, 1 << (index & 63))
-
-
-@jit
-def mark_retry(base: int, slot: int) -> None:
-    """Hints that a slot is ready although no queue holds it."""
-    lane_slots = load(base + H_LANE_SLOTS * 8)
-    lane, index = slot // lane_slots, slot % lane_slots
-    at = lane_at(base, lane)
-    or_(at + L_MAPS + (load(base + H_PORT_WORDS * 8) + (index >> 6)) * 8, 1 << (index & 63))
-    add(at + L_RETRIES, 1)
-
-
-@jit
-def _stale(base: int, hint: int) -> bool:
-    """Whether a ready hint's slot is not ready (any more) in the hint's generation."""
-    word = load(state_at(base, hint & 0xFFFFFF))
-    return word & 7 != READY or (word >> 42) & GEN_MASK != (hint >> 24) & GEN_MASK
 
 
 @jit
@@ -312,7 +166,7 @@ def submit(
     head = load(queue)
     while tail - head >= cap:
         # Entries of cancelled tasks may clog the ring when no agent is there to pass them.
-        if not _stale(base, load(ring + (head & (cap - 1)) * 8)):
+        if not is_stale(base, load(ring + (head & (cap - 1)) * 8)):
             return -1
         cas(queue, head, head + 1)
         head = load(queue)
@@ -369,198 +223,13 @@ def submit(
 
 
 @jit
-def push_done(base: int, port: int, slot: int) -> None:
-    """Hints to a port that a slot has its answer; wakes it when it is parked."""
-    at = port_at(base, port)
-    cap = load(base + H_DONE_CAP * 8)
-    ring = at + P_RINGS + LANES * load(base + H_READY_CAP * 8) * 8
-    while True:
-        tail = load(at + P_DONE_TAIL)
-        if tail - load(at + P_DONE_HEAD) >= cap:
-            store(at + P_RESCAN, 1)
-            break
-        cell = ring + (tail & (cap - 1)) * 8
-        lap = (tail // cap + 1) & 0x7FFFFFFF
-        entry = load(cell)
-        if entry >> 32 == lap:
-            # Its writer was stopped before it could move the tail: do it for it.
-            cas(at + P_DONE_TAIL, tail, tail + 1)
-            continue
-        # An entry of a later lap: while this was stopped the ring has come round. It must not be written over.
-        if entry >> 32 == (lap - 1) & 0x7FFFFFFF and cas(cell, entry, (lap << 32) | slot):
-            cas(at + P_DONE_TAIL, tail, tail + 1)
-            break
-    fence()
-    if load(at + P_PARKED) != 0:
-        add(at + P_FUTEX, 1)
-        futex_wake(at + P_FUTEX, 1)
-
-
-@jit
-def _end_ready(base: int, slot: int, word: int, reason: int) -> bool:
-    """Answers a ready task that will not run, with the reason."""
-    port = load(slot_at(base, slot) + S_PORT)
-    if not cas(state_at(base, slot), word, done_word((word >> 3) & ATTEMPTS_MASK, reason, (word >> 42) & GEN_MASK)):
-        return False
-    push_done(base, port, slot)
-    return True
-
-
-@jit
-def expire(base: int, slot: int, word: int) -> bool:
-    """Answers a ready task whose deadline has passed."""
-    path = path_of(base, slot)
-    if not _end_ready(base, slot, word, R_EXPIRED):
-        return False
-    tally_task(base, E_EXPIRED, slot, path)
-    return True
-
-
-@jit
-def _try_slot(base: int, slot: int, word: int, member: int, epoch: int, now: int, scratch: int) -> int:
-    """Claims a slot seen ready. 1: claimed, 0: not, look further; -3: fenced."""
-    s = slot_at(base, slot)
-    deadline = load(s + S_DEADLINE)
-    if deadline != 0 and now > deadline:
-        expire(base, slot, word)
-        return 0
-    attempts = ((word >> 3) & ATTEMPTS_MASK) + 1
-    gen = (word >> 42) & GEN_MASK
-    mine = slot_word(CLAIMED, attempts, member, epoch, gen)
-    if not cas(state_at(base, slot), word, mine):
-        return 0
-    if is_fenced(base, member, epoch):
-        # Declared dead between the last look and the claim: nobody would sweep up after this epoch again.
-        if cas(state_at(base, slot), mine, slot_word(READY, attempts - 1, UNQUEUED, 0, gen)):
-            mark_retry(base, slot)
-        return -3
-    poke(scratch + X_OUT * 8, slot)
-    poke(scratch + (X_OUT + 1) * 8, mine)
-    poke(scratch + (X_OUT + 2) * 8, now)
-    copy(scratch + (X_OUT + 3) * 8, s, 88)
-    count(base, member, C_CLAIMED, 1)
-    me = member_at(base, member)
-    store(me + M_SLOT, slot + 1)
-    store(me + M_CLAIMED_AT, now)
-    store(me + M_RUNNING, load(me + M_RUNNING) + 1)
-    if attempts > 1:
-        _note_resumed(base, now)
-    return 1
-
-
-@jit
-def _note_resumed(base: int, now: int) -> None:
-    """Writes into the failover records that wait for it that their tasks run again."""
-    begun = load(base + H_FAILOVERS * 8)
-    for back in range(min(begun, 4)):
-        at = base + H_FAILOVER_AT + ((begun - 1 - back) % FAILOVER_RECORDS) * FAILOVER_STRIDE
-        if load(at + F_RESUMED * 8) == 0 and load(at + F_TASKS * 8) > 0:
-            store(at + F_RESUMED * 8, now)
-
-
-@jit
-def _claim_retry(base: int, lane: int, member: int, epoch: int, now: int, scratch: int) -> int:
-    at = lane_at(base, lane)
-    seen = load(at + L_RETRIES)
-    if seen == peek(scratch + (X_RETRIES + lane) * 8):
-        return 0
-    words, lane_slots = load(base + H_LANE_WORDS * 8), load(base + H_LANE_SLOTS * 8)
-    bits = at + L_MAPS + load(base + H_PORT_WORDS * 8) * 8
-    for index in range(words):
-        set_bits = load(bits + index * 8)
-        while set_bits != 0:
-            bit = ctz(set_bits)
-            mask = 1 << bit
-            set_bits &= ~mask
-            if xand(bits + index * 8, ~mask) & mask == 0:
-                continue
-            slot = lane * lane_slots + index * 64 + bit
-            word = load(state_at(base, slot))
-            if word & 7 != READY:
-                continue
-            got = _try_slot(base, slot, word, member, epoch, now, scratch)
-            if got != 0:
-                return got
-    # All bits that stood at that count have been looked at: until it rises there is nothing here.
-    poke(scratch + (X_RETRIES + lane) * 8, seen)
-    return 0
-
-
-@jit
-def _claim_queue(base: int, lane: int, port: int, member: int, epoch: int, now: int, scratch: int) -> int:
-    cap = load(base + H_READY_CAP * 8)
-    at = port_at(base, port)
-    queue = at + P_QUEUES + lane * 128
-    ring = at + P_RINGS + lane * cap * 8
-    while True:
-        head = load(queue)
-        if head >= load(queue + 64):
-            break
-        hint = load(ring + (head & (cap - 1)) * 8)
-        slot = hint & 0xFFFFFF
-        word = load(state_at(base, slot))
-        if word & 7 == READY and (word >> 42) & GEN_MASK == (hint >> 24) & GEN_MASK:
-            got = _try_slot(base, slot, word, member, epoch, now, scratch)
-            cas(queue, head, head + 1)
-            if got != 0:
-                return got
-        else:
-            cas(queue, head, head + 1)
-    bits = lane_at(base, lane) + L_MAPS + (port >> 6) * 8
-    xand(bits, ~(1 << (port & 63)))
-    fence()
-    if load(queue) < load(queue + 64):
-        or_(bits, 1 << (port & 63))
-    return 0
-
-
-@jit
-def try_claim(base: int, member: int, epoch: int, first: int, last: int, scratch: int) -> int:
-    """Claims the most urgent task of the lanes `first` to `last`; ports of a lane take turns.
-
-    Returns 1 (what was claimed stands in the scratch words from X_OUT on: slot, state word, time of the claim, and the
-    slot's first 88 bytes), 0 when there is none, -3 when this member is fenced.
-    """
-    if is_fenced(base, member, epoch):
-        return -3
-    words = load(base + H_PORT_WORDS * 8)
-    now = 0
-    for lane in range(first, last + 1):
-        at = lane_at(base, lane)
-        if load(at + L_RETRIES) != peek(scratch + (X_RETRIES + lane) * 8):
-            got = _claim_retry(base, lane, member, epoch, monotonic_ns(), scratch)
-            if got != 0:
-                return got
-        bits = at + L_MAPS
-        start = load(at + L_CURSOR)
-        # One round from the cursor: its word's upper bits, the other words, its word's lower bits.
-        for step in range(words + 1):
-            index = ((start >> 6) + step) % words
-            ports = load(bits + index * 8)
-            if step == 0:
-                ports &= -1 << (start & 63)
-            elif step == words:
-                ports &= ~(-1 << (start & 63))
-            while ports != 0:
-                bit = ctz(ports)
-                ports &= ~(1 << bit)
-                if now == 0:
-                    now = monotonic_ns()
-                port = index * 64 + bit
-                got = _claim_queue(base, lane, port, member, epoch, now, scratch)
-                if got != 0:
-                    following = port + 1
-                    store(at + L_CURSOR, following if following < load(base + H_PORTS * 8) else 0)
-                    return got
-    return 0
-
-
-@jit
 def commit(base: int, slot: int, mine: int, block: int, member: int, epoch: int) -> int:
     """Answers a claimed task with a block that this member holds.
 
-    Returns 1; 0 when the claim is not this member's any more (its epoch is over): then the block is freed.
+    Returns 1; 0 when the claim is not this member's any more, or it was declared dead: then the block is freed.
     """
+    if is_fenced(base, member, epoch):
+        return 0
     gen = (mine >> 42) & GEN_MASK
     port = load(slot_at(base, slot) + S_PORT)
     if not publish_block(base, block, member, epoch, slot, gen):
@@ -573,41 +242,24 @@ def commit(base: int, slot: int, mine: int, block: int, member: int, epoch: int)
 
 
 @jit
-def hand_back(base: int, slot: int, mine: int, begun: int) -> int:
-    """Makes a claimed task claimable again; with `begun` 0 it was not begun, which does not count as an attempt."""
-    attempts = ((mine >> 3) & ATTEMPTS_MASK) - (0 if begun else 1)
+def hand_back(base: int, slot: int, mine: int, most: int) -> int:
+    """Makes a claimed task claimable again: 1; or answers it as lost, 2, when it has been begun `most` times already.
+
+    With `most` 0 it was not begun this time: that does not count as an attempt. Returns 0 when the claim is void.
+    """
+    attempts = ((mine >> 3) & ATTEMPTS_MASK) - (0 if most else 1)
+    if 0 < most <= attempts:
+        path = path_of(base, slot)
+        if not lose(base, slot, mine):
+            return 0
+        tally_task(base, E_LOST, slot, path)
+        return 2
     if not cas(state_at(base, slot), mine, slot_word(READY, attempts, UNQUEUED, 0, (mine >> 42) & GEN_MASK)):
         return 0
     mark_retry(base, slot)
     fence()
     wake_worker(base)
     return 1
-
-
-@jit
-def poll(base: int, port: int, owner: int, limit: int, out: int) -> int:
-    """Takes up to `limit` answered slots off a port's ring: pairs (slot, state word) to `out`; how many.
-
-    The same slot may come twice; a slot that was answered may be missing only while the port's rescan word is set.
-    """
-    at = port_at(base, port)
-    cap = load(base + H_DONE_CAP * 8)
-    ring = at + P_RINGS + LANES * load(base + H_READY_CAP * 8) * 8
-    head = load(at + P_DONE_HEAD)
-    found = 0
-    while found < limit:
-        entry = load(ring + (head & (cap - 1)) * 8)
-        if entry >> 32 != (head // cap + 1) & 0x7FFFFFFF:
-            break
-        head += 1
-        slot = entry & 0xFFFFFFFF
-        word = load(state_at(base, slot))
-        if word & 7 == DONE and load(slot_at(base, slot) + S_PORT_OWNER) == owner:
-            poke(out + found * 16, slot)
-            poke(out + found * 16 + 8, word)
-            found += 1
-    store(at + P_DONE_HEAD, head)
-    return found
 
 
 @jit
@@ -633,6 +285,15 @@ def release(base: int, slot: int, word: int, scratch: int) -> int:
 
 
 @jit
+def release_slot(base: int, slot: int, word: int) -> bool:
+    """Ends a slot's generation: FREE, and its free bit set."""
+    if not cas(state_at(base, slot), word, slot_word(FREE, 0, 0, 0, ((word >> 42) + 1) & GEN_MASK)):
+        return False
+    mark_free(base, slot)
+    return True
+
+
+@jit
 def cancel(base: int, slot: int, gen: int) -> int:
     """Cancels a task of this port: 1 when it will not run (its answer says so), 0 when it is running or answered."""
     store(slot_at(base, slot) + S_CANCEL, 1)
@@ -645,8 +306,28 @@ def cancel(base: int, slot: int, gen: int) -> int:
 
 
 @jit
+def _end_ready(base: int, slot: int, word: int, reason: int) -> bool:
+    """Answers a task that will not run (any more), with the reason."""
+    port = load(slot_at(base, slot) + S_PORT)
+    if not cas(state_at(base, slot), word, done_word((word >> 3) & ATTEMPTS_MASK, reason, (word >> 42) & GEN_MASK)):
+        return False
+    push_done(base, port, slot)
+    return True
+
+
+@jit
+def expire(base: int, slot: int, word: int) -> bool:
+    """Answers a ready task whose deadline has passed."""
+    path = path_of(base, slot)
+    if not _end_ready(base, slot, word, R_EXPIRED):
+        return False
+    tally_task(base, E_EXPIRED, slot, path)
+    return True
+
+
+@jit
 def lose(base: int, slot: int, word: int) -> bool:
-    """Answers a task that used up its attempts; for sweeps."""
+    """Answers a task that used up its attempts."""
     return _end_ready(base, slot, word, R_LOST)
 
 

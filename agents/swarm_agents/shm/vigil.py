@@ -11,7 +11,7 @@ from swarm_agents.shm.atomics import futex_wait, futex_wake, load, monotonic_ns,
 from swarm_agents.shm.hot import beat
 from swarm_agents.shm.jit import jit, jit_nogil
 from swarm_agents.shm.layout import H_MAX_MEMBERS, M_ALIVE, M_BEAT
-from swarm_agents.shm.tasks import member_at
+from swarm_agents.shm.places import member_at
 
 __all__ = ["beat_until_stopped", "glance", "stop_beating"]
 

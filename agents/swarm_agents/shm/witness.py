@@ -16,7 +16,7 @@ from __future__ import annotations
 from swarm_agents.shm.atomics import cas, load, monotonic_ns, popcount, store
 from swarm_agents.shm.jit import jit
 from swarm_agents.shm.layout import EPOCH_MASK, H_MAX_MEMBERS, M_ACCUSERS, M_ALIVE, M_BEAT, M_VOUCHED
-from swarm_agents.shm.tasks import member_at
+from swarm_agents.shm.places import member_at
 
 __all__ = ["absolve", "accuse", "accusers", "is_vouched", "longest_pause", "vouch"]
 

@@ -20,6 +20,7 @@ from swarm_agents import codec
 from swarm_agents.config import Priority
 from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, StaleReference, SwarmFull, to_wire
 from swarm_agents.shm import frame, hot, tasks
+from swarm_agents.shm.answers import name_far
 from swarm_agents.shm.blocks import alloc, block_address
 from swarm_agents.shm.handover import OTHERWISE, Forms, reply_array
 from swarm_agents.shm.jit import direct
@@ -34,6 +35,7 @@ from swarm_agents.shm.layout import (
     H_STATES_AT,
     INLINE_MAX,
     LANES,
+    MAX_ATTEMPTS,
     NO_BLOCK,
     RESULT_HEADER,
     S_BLOCK,
@@ -51,6 +53,7 @@ from swarm_agents.shm.layout import (
     X_RETRIES,
 )
 from swarm_agents.shm.leases import STALE
+from swarm_agents.shm.places import count
 from swarm_agents.shm.references import Shared, bind, checked, start_apart, unbind
 
 if TYPE_CHECKING:
@@ -332,6 +335,8 @@ class Worker:
         hops: int = 0,
         again: int = 0,
         run_ns: int | None = None,
+        agent: str = "",
+        node: str = "",
     ) -> bool:
         """`commit` for an answer that is encoded already, as it comes from another node.
 
@@ -340,8 +345,10 @@ class Worker:
             hops: how many nodes it has passed.
             again: how often it was begun there after the first time; its submitter is told of these too.
             run_ns: how long it was computed; by default since the claim.
+            agent: who computed it there, and on which node; by default this member.
+            node: see `agent`.
         """
-        layout = frame.lay_out(b"", header, buffers)
+        layout = frame.lay_out(name_far(agent, node), header, buffers)
         hops |= min(again, ATTEMPTS_MASK) << AGAIN_AT
         status = STATUS_VALUE if ok else STATUS_ERROR
         began = claim.claimed_ns if run_ns is None else hot.now_ns() - run_ns
@@ -432,9 +439,18 @@ class Worker:
             time.sleep(pause)
             pause = min(pause * 2, 0.005)
 
-    def hand_back(self, claim: Claim, *, begun: bool = True) -> bool:
-        """Gives a task back for others to claim; `begun=False` when it was not touched and does not count."""
-        done = bool(tasks.hand_back(self._base, claim.slot, claim._mine, int(begun)))
+    def hand_back(self, claim: Claim, *, begun: bool = True, attempts: int | None = None) -> bool:
+        """Gives a task back for others to claim. False as with `commit`.
+
+        Args:
+            begun: False when it was not touched: this time does not count as an attempt.
+            attempts: how often it may be begun, 1 to `MAX_ATTEMPTS`; by default as often as the board says. One that
+                has been begun so often is not ready again, but answered with `TaskLost`.
+        """
+        most = 0
+        if begun:
+            most = min(max(self._board.max_attempts if attempts is None else attempts, 1), MAX_ATTEMPTS)
+        done = bool(tasks.hand_back(self._base, claim.slot, claim._mine, most))
         hot.put_down(self._base, self._index)
-        tasks.count(self._base, self._index, C_HANDED_BACK, 1)
+        count(self._base, self._index, C_HANDED_BACK, 1)
         return done

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.shm import make_board, make_port, make_worker, small
+from swarm_agents import codec
 from swarm_agents.config import Priority
 from swarm_agents.errors import (
     DeadlineExceeded,
@@ -21,8 +24,10 @@ from swarm_agents.errors import (
     SwarmFull,
     TaskCancelled,
     TaskLost,
+    to_wire,
 )
 from swarm_agents.shm.board import Board, Port, Ticket, Worker
+from swarm_agents.shm.layout import ATTEMPTS_MASK, GEN_AT, H_STATES_AT, READY, UNQUEUED, slot_word
 
 
 @pytest.fixture
@@ -242,6 +247,106 @@ def test_a_task_that_was_handed_back_is_claimed_by_another_and_counts_no_attempt
     assert worker.commit(claim, "in time")
     [answer] = port.poll()
     assert (answer.value, answer.attempts) == ("in time", 2)
+
+
+def test_a_task_that_is_handed_back_again_and_again_is_given_up_and_its_count_never_wraps(
+    board: Board, port: Port, worker: Worker
+) -> None:
+    board.max_attempts = 3
+    port.submit("k")
+    for attempt in (1, 2, 3):
+        claim = worker.claim()
+        assert claim is not None
+        assert claim.attempt == attempt
+        assert worker.hand_back(claim)
+    assert worker.claim() is None
+    [answer] = port.poll()
+    assert isinstance(answer.error, TaskLost)
+    assert "begun 3 times" in str(answer.error)
+    assert board.stats().totals["lost"] == 1
+    # A kernel's own number of attempts holds beside the board's, and neither goes beyond what a slot can count.
+    ticket = port.submit("k")
+    for attempt in range(1, 101):
+        claim = worker.claim()
+        assert claim is not None
+        assert (claim.attempt, claim.task_id) == (attempt, ticket.task_id)
+        assert worker.hand_back(claim, attempts=1000)
+    [answer] = port.poll()
+    assert isinstance(answer.error, TaskLost)
+    assert answer.attempts == 100
+
+
+def test_a_count_of_attempts_that_is_at_its_end_stays_there(board: Board, port: Port, worker: Worker) -> None:
+    port.submit("k")
+    claim = worker.claim()
+    assert claim is not None
+    words, view = board.words, board.mapping.view
+    full = slot_word(READY, ATTEMPTS_MASK, UNQUEUED, 0, claim._mine >> GEN_AT)
+    struct.pack_into("<q", view, words[H_STATES_AT] + claim.slot * 8, full)  # as no release of today leaves it
+    board.sweep()
+    claim = worker.claim()
+    assert claim is not None
+    assert claim.attempt == ATTEMPTS_MASK
+    assert worker.commit(claim, "answered")
+    assert [answer.value for answer in port.poll()] == ["answered"]
+
+
+def test_who_was_declared_dead_takes_no_answers(board: Board, worker: Worker) -> None:
+    member, port = make_port(board, "hub")
+    port.submit("k")
+    port.submit("k")
+    for _ in range(2):
+        claim = worker.claim()
+        assert claim is not None
+        port.wait(1)
+        board.declare_dead(member.index, member.epoch)
+        worker.commit(claim, "for nobody")
+        with pytest.raises(Fenced, match="join again"):
+            port.poll()
+        with pytest.raises(Fenced, match="join again"):
+            port.poll_raw()
+        if (late := worker.claim()) is None:
+            break
+        assert late.cancelled()
+
+
+def test_what_was_taken_before_a_declaration_is_still_given_out(board: Board, worker: Worker) -> None:
+    member, port = make_port(board, "hub")
+    for number in range(3):
+        port.submit("k", (number,))
+        claim = worker.claim()
+        assert claim is not None
+        worker.commit(claim, number)
+    assert [answer.value for answer in port.poll(1)] == [0]
+    with port._lock:
+        port._ready.extend(port._take(1, True))
+    board.declare_dead(member.index, member.epoch)
+    assert [answer.value for answer in port.poll()] == [1]
+    with pytest.raises(Fenced):
+        port.poll()
+
+
+def test_an_answer_names_the_agent_of_another_node_that_computed_it(port: Port, worker: Worker) -> None:
+    values = [None, 7, np.arange(5), np.arange(50_000), ValueError("no")]
+    for value in values:
+        port.submit("k")
+        claim = worker.claim()
+        assert claim is not None
+        ok = not isinstance(value, ValueError)
+        header, buffers = codec.encode(value) if ok else (msgspec.msgpack.encode(to_wire(value)), ())
+        assert worker.commit_raw(claim, header, buffers, ok=ok, hops=1, agent="risk-compute-3-0", node="far")
+    answers = port.poll()
+    assert [answer.far for answer in answers] == [("risk-compute-3-0", "far")] * 5
+    assert [answer.hops for answer in answers] == [1] * 5
+    assert answers[0].value is None
+    assert answers[1].value == 7
+    np.testing.assert_array_equal(answers[3].value, values[3])
+    assert isinstance(answers[4].error, KernelError)
+    port.submit("k")
+    claim = worker.claim()
+    assert claim is not None
+    worker.commit(claim, 1)
+    assert port.poll()[0].far == ("", "")
 
 
 def test_a_dead_agents_task_is_done_by_its_sibling_and_its_late_answer_is_refused(board: Board, port: Port) -> None:
