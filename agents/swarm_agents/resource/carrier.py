@@ -237,7 +237,8 @@ class Carrier:
         peer.refuses_until = self._reactor.clock() + max(refusal.retry_after, RETRY_AFTER)
         forward = peer.settle(task)
         if forward is not None:
-            self._hand_back([forward], refusal.message)
+            # Refused is not begun: it must not count against the limit of attempts.
+            self._hand_back([forward], refusal.message, untouched=True)
 
     def _lost_link(self, peer: Peer[Claimed], link: Link, outcome: Outcome) -> None:
         if self._stopped:
@@ -284,9 +285,9 @@ class Carrier:
             self._counts["handed_back"] += len(forwards)
         return forwards
 
-    def _hand_back(self, forwards: list[Forward[Claimed]], reason: str) -> None:
+    def _hand_back(self, forwards: list[Forward[Claimed]], reason: str, *, untouched: bool = False) -> None:
         for forward in self._lost(forwards, reason):
-            self._end(forward, lambda forward: self._desk.hand_back(forward.claim))
+            self._end(forward, lambda forward: self._desk.hand_back(forward.claim, untouched=untouched))
 
     # -- the two clocks of a hub
 

@@ -9,6 +9,7 @@ from support.wirekit import KEYS, FakeDesk, HubThread, connection, eventually, m
 from swarm_agents.client import Swarm
 from swarm_agents.config import Hub as HubAddress
 from swarm_agents.config import Settings
+from swarm_agents.wire import schema
 from swarm_agents.wire.keys import make_keys
 
 
@@ -88,6 +89,17 @@ def test_a_peer_that_dies_gives_its_tasks_back_at_once(pair):
     a.workers = 1
     first.call(a.work)
     assert len(a.committed) == 5
+
+
+def test_a_task_that_the_peer_refuses_comes_back_as_one_that_was_not_begun(pair):
+    a, b = FakeDesk(workers=0, auto=False), FakeDesk(room=0, auto=False)
+    b.shown = schema.Load(workers=4, idle=4, room=100)  # it has filled up since it said this
+    first, second = pair(a, b)
+    first.call(lambda: a.own((1, 1), "core.echo", 1))
+    eventually(lambda: second.hub.counts["refused_full"] > 3)
+    b.room = 1000
+    eventually(lambda: (second.call(b.work), len(a.committed))[1] == 1)
+    assert a.handed_back == [], "four refusals would have used up its attempts"
 
 
 def test_a_late_answer_of_a_peer_that_was_given_up_changes_nothing(pair):
