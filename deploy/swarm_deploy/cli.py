@@ -27,6 +27,7 @@ COMMANDS = {
     "down": "Stop the local cluster; its objects are kept.",
     "status": "Say what the local cluster runs.",
     "demo": "Compute a portfolio's risk on a local swarm, and kill an agent meanwhile.",
+    "chaos": "Do faults to a swarm while clients check every answer: nothing may be lost, and nothing doubled.",
     "plan": "Print what the operator would do for a manifest, offline.",
     "run": "Run one kernel on a swarm and print its result.",
     "top": "Watch a swarm live.",

@@ -22,11 +22,17 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--no-operator", action="store_true")
     parser.add_argument("--back-off", type=float, default=10.0)
+    parser.add_argument("--most-back-off", type=float, default=300.0)
     parser.add_argument("--heartbeat", type=float, default=10.0)
     parser.add_argument("--node-grace", type=float, default=40.0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    timing = Timing(crash_backoff=given.back_off, heartbeat=given.heartbeat, node_grace=given.node_grace)
+    timing = Timing(
+        crash_backoff=given.back_off,
+        crash_backoff_most=given.most_back_off,
+        heartbeat=given.heartbeat,
+        node_grace=given.node_grace,
+    )
     options = Options(given.state, given.nodes, given.cpus_per_node, given.port, not given.no_operator, timing)
     return asyncio.run(run(options))
 

@@ -74,6 +74,7 @@ class Cluster:
         port: int = 0,
         operator: bool = True,
         back_off: float = 10.0,
+        most_back_off: float = 300.0,
         heartbeat: float = 10.0,
         node_grace: float = 40.0,
         timeout: float = 60.0,
@@ -84,6 +85,7 @@ class Cluster:
         Args:
             port: of the API server; 0 takes the one it had last time, or else a free one.
             back_off: seconds before the second restart of a container that keeps ending.
+            most_back_off: seconds before a restart at most; each wait is twice as long as the one before it.
             heartbeat: seconds between two signs of life of a node.
             node_grace: seconds after the last one until a node is held for dead.
 
@@ -98,7 +100,8 @@ class Cluster:
         self._make_directory()
         words = [sys.executable, "-m", "swarm_deploy.local", "serve", "--state", str(self.state)]
         words += ["--nodes", str(nodes), "--cpus-per-node", str(cpus_per_node), "--port", str(port)]
-        words += ["--back-off", str(back_off), "--heartbeat", str(heartbeat), "--node-grace", str(node_grace)]
+        words += ["--back-off", str(back_off), "--most-back-off", str(most_back_off)]
+        words += ["--heartbeat", str(heartbeat), "--node-grace", str(node_grace)]
         words += [] if operator else ["--no-operator"]
         log = self.state / "log" / "cluster.log"
         if (self.state / "cluster.json").exists():
