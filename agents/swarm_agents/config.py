@@ -129,6 +129,12 @@ class Failover(_Model, frozen=True, kw_only=True):
     dead_after: Seconds = 0.8
     #: How often a task is begun at most before it is set aside as lost.
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 4
+    #: A task that has run for so many times the 95th percentile of its kernel…
+    straggler_factor: Annotated[float, Meta(ge=1, le=1000)] = 2.0
+    #: …and for so long is a straggler: an idle agent runs it a second time, and the first answer counts.
+    straggler_least: Seconds = 0.02
+    #: Of the tasks that run, the share that may run twice (one may in any case); 0: none.
+    straggler_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
 
 
 class Sensing(_Model, frozen=True, kw_only=True):

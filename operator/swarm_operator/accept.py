@@ -48,7 +48,6 @@ _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
     "spec.scheduling.gang": lambda s: s.scheduling.gang != "None",
     "spec.scheduling.queueName": lambda s: s.scheduling.queue_name is not None,
     "spec.failover.prediction": lambda s: s.failover.prediction is not None,
-    "spec.state.checkpointInterval": lambda s: s.state is not None and s.state.checkpoint_interval is not None,
     "spec.security.networkPolicy": lambda s: s.security.network_policy,
     "spec.security.keyRotation": lambda s: s.security.key_rotation is not None,
     "spec.security.allowPickle": lambda s: s.security.allow_pickle,

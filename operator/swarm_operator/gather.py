@@ -47,6 +47,8 @@ _TOLD: Final = {
     "SiblingDeclaredDead": "Warning",
     "StandbyActivated": "Normal",
     "StandbySteppedBack": "Normal",
+    "TaskOvertaken": "Normal",
+    "TaskRunTwice": "Normal",
 }
 
 log = structlog.get_logger("gather")

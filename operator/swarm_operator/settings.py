@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swarm_agents.config import Failover, Hub, Runtime, Sensing, Settings, Transport
+from swarm_agents.config import Checkpoints, Failover, Hub, Runtime, Sensing, Settings, Transport
 from swarm_operator.api.fields import seconds, size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.views import PodView, SwarmView
@@ -52,6 +52,9 @@ def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable
             suspect_after=seconds(failover.suspect_after),
             dead_after=seconds(failover.dead_after),
             max_attempts=failover.max_attempts,
+            straggler_factor=float(failover.stragglers.factor),
+            straggler_least=seconds(failover.stragglers.min_runtime),
+            straggler_share=failover.stragglers.percent / 100,
         ),
         sensing=Sensing(
             interval=seconds(spec.resource.interval),
@@ -66,4 +69,15 @@ def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable
             kernel_modules=tuple(runtime.kernel_modules),
             kernels=tuple(spec.compute.kernels),
         ),
+        checkpoints=_checkpoints(spec),
     )
+
+
+def _checkpoints(spec: SwarmSpec) -> Checkpoints:
+    """Without `spec.state` tasks and agents are kept in shared memory all the same, and on no volume."""
+    state = spec.state
+    if state is None:
+        return Checkpoints()
+    # A tenth is left to the directory and to files on their way: beyond an emptyDir's limit the kubelet evicts the pod.
+    room = size_bytes(state.size_limit) * 9 // 10
+    return Checkpoints(interval=seconds(state.checkpoint_interval), volume_bytes=room)

@@ -3,8 +3,9 @@
 It serves the roles compute and standby; a standby is the same agent that may not claim while `context.active` is false.
 
 Invariants:
-- A task ends in exactly one of: committed, failed, handed back, or void because the agent was fenced. The board answers
-  by itself what was cancelled, has expired or has killed too many agents; such tasks are never claimed.
+- A task ends in exactly one of: committed, failed, handed back, or void because the agent was fenced or another one's
+  second run of it was faster (see `speculation`). The board answers by itself what was cancelled, has expired or has
+  killed too many agents; such tasks are never claimed.
 - Whatever a kernel raises, `SystemExit` included, is the submitter's to hear, with its traceback; the agent goes on.
 - Nothing but the main thread runs kernels (Numba's `workqueue` layer wants that), and no lock or log line is on the way
   of a task that goes well: it costs a lookup, a clock reading and a few additions.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -23,6 +25,7 @@ import msgspec
 from swarm_agents.compute import registry
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.retries import Waiting
+from swarm_agents.compute.speculation import Reading, Speculation
 from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost
 from swarm_agents.retry import KEYWORD, Retry, pause
@@ -38,7 +41,7 @@ __all__ = ["ComputeAgent"]
 
 #: How long the agent waits for a task before it looks at what is asked of it (seconds).
 _LOOK = 0.05
-_OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _FENCED, _HANDED_BACK = range(len(RESULTS))
+_OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _FENCED, _HANDED_BACK, _OVERTAKEN = range(len(RESULTS))
 #: Not a result: the task stays in hand, to be begun later.
 _LATER = -1
 
@@ -67,6 +70,7 @@ class ComputeAgent(AgentBase):
         #: The context of the task in hand, if its kernel takes one.
         self._ctx: Context | None = None
         self._waiting = Waiting(self._give_back)
+        self._speculation = Speculation(context, self._context_for_second)
         #: Counts the looks at what is asked of the agent.
         self._looks = 0
 
@@ -90,7 +94,7 @@ class ComputeAgent(AgentBase):
         context = self.context
         assert context.member is not None
         worker = self._worker = context.board.worker(context.member)
-        waiting = self._waiting
+        waiting, speculation = self._waiting, self._speculation
         waiting.give_up(hand_back=False)  # what the epoch before had in hand
         while True:
             self._looks += 1
@@ -103,7 +107,12 @@ class ComputeAgent(AgentBase):
                 self._changed.clear()
                 continue
             due = waiting.take() if waiting else None
-            claim = due or worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
+            if due is None and speculation.due:
+                claim = worker.claim(0.0)
+                if claim is None and (waiting or not speculation.look(worker)):
+                    claim = worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
+            else:
+                claim = due or worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
             if claim is not None:
                 self._claim = claim
                 self._work(worker, claim, waited=due is not None)
@@ -128,7 +137,7 @@ class ComputeAgent(AgentBase):
             "# HELP swarm_agent_lives How often this agent's place was filled since it was first\n"
             f"# TYPE swarm_agent_lives gauge\nswarm_agent_lives {self.state.lives}\n"
         )
-        return self.context.store.metrics() + lives.encode()
+        return self.context.store.metrics() + self._speculation.metrics() + lives.encode()
 
     def close(self) -> None:
         self.context.store.close()
@@ -142,15 +151,22 @@ class ComputeAgent(AgentBase):
         result = _FENCED
         try:
             result = self._answer(worker, claim, waited)
+            if result == _FENCED and self.context.holds_place:
+                result = _OVERTAKEN
         finally:
             if self._ctx is not None:
                 self._put_away(result)
             if result == _LATER:
                 scores.set_running(scores.running - 1)
             else:
-                scores.end(result, claim.lane, time.monotonic_ns() - begun)
+                elapsed = time.monotonic_ns() - begun
+                scores.end(result, claim.lane, elapsed)
+                if result == _OK:
+                    self._speculation.learn(claim.kernel_number, elapsed * 1e-9)
         if result == _FENCED:
             self.context.log.warning("a late answer was refused: the task is another agent's now", task=_name(claim))
+        elif result == _OVERTAKEN:
+            self.context.log.info("a second run of the task was faster: this one's answer is void", task=_name(claim))
 
     def _answer(self, worker: Worker, claim: Claim, waited: bool) -> int:
         """Computes and commits; returns the index of the result."""
@@ -212,6 +228,20 @@ class ComputeAgent(AgentBase):
             memory=self._worker.array if self._worker is not None else None,
         )
 
+    def _context_for_second(self, claim: Claim, kernel: registry.Kernel, stop: Callable[[], bool]) -> Context | None:
+        """The same for another agent's task that is run a second time here."""
+        if not kernel.signature.takes_context:
+            return None
+        store, key = self.context.store, task_key(claim.task_id, claim.kernel)
+        return Context(
+            stop,
+            keep=lambda: Reading(store.keeper(key, lambda: False)),
+            deadline=_deadline(claim, kernel),
+            interval=self.context.settings.checkpoints.interval,
+            attempt=claim.attempt,
+            memory=self._worker.array if self._worker is not None else None,
+        )
+
     def _put_away(self, result: int) -> None:
         """The task has ended, or is another's: its checkpoints go, or are left to that one."""
         ctx, self._ctx = self._ctx, None
@@ -219,7 +249,7 @@ class ComputeAgent(AgentBase):
         if keeper is None:
             return
         try:
-            if result in (_FENCED, _HANDED_BACK):
+            if result in (_FENCED, _HANDED_BACK, _OVERTAKEN):
                 keeper.release()
             else:
                 keeper.done()

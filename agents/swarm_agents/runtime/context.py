@@ -51,6 +51,7 @@ class AgentContext:
         self._wakers: list[Callable[[], None]] = []
         self._store: Store | None = None
         self._announce: Callable[[], None] = lambda: None
+        self._tell: Callable[[str, dict[str, Any]], None] = lambda event, fields: None
 
     @property
     def may_claim(self) -> bool:
@@ -110,6 +111,10 @@ class AgentContext:
         """Says that the agent takes work: for classes with `announces_ready`. A second call does nothing."""
         announce, self._announce = self._announce, lambda: None
         announce()
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Has an event put into the pod's record, which the operator reads; see `events`. Fields are plain values."""
+        self._tell(event, fields)
 
     def report(self, state: AgentState) -> None:
         """Says where the agent is: `/v1/status` shows it, and the operator deletes a pod that is DRAINED."""

@@ -19,6 +19,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,7 @@ __all__ = [
     "Apply",
     "Collect",
     "Drain",
+    "Happened",
     "Joined",
     "Ready",
     "RefusedError",
@@ -99,7 +101,14 @@ class Ready(Struct, tag="ready"):
     """The agent has started and takes work."""
 
 
-Message = Reply | Joined | Ready
+class Happened(Struct, tag="happened"):
+    """Something that the pod's events should have: a CamelCase reason and its facts."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+Message = Reply | Joined | Ready | Happened
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
@@ -163,7 +172,7 @@ class AgentEnd:
 class SupervisorEnd:
     """The supervisor's end: in its event loop. `announced` is called with what the agent says unasked."""
 
-    def __init__(self, sock: socket.socket, announced: Callable[[Joined | Ready], None]) -> None:
+    def __init__(self, sock: socket.socket, announced: Callable[[Joined | Ready | Happened], None]) -> None:
         self._sock = sock
         self._announced = announced
         self._waiting: dict[int, asyncio.Future[Reply]] = {}

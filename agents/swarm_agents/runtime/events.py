@@ -30,6 +30,8 @@ TOLD = frozenset(
         "SiblingDeclaredDead",
         "StandbyActivated",
         "StandbySteppedBack",
+        "TaskOvertaken",
+        "TaskRunTwice",
     }
 )
 

@@ -59,6 +59,7 @@ class _Life:
             agent.start()
             threading.Thread(target=self._listen, args=(agent,), name="control", daemon=True).start()
             context._announce = self._announce
+            context._tell = lambda event, fields: self._end.send(control.Happened(event, fields))
             if not cls.announces_ready:
                 context.announce_ready()
             while not context.stopping:

@@ -20,7 +20,7 @@ from swarm_agents.config import Priority
 __all__ = ["BUCKETS", "RESULTS", "AgentState", "Scoreboard"]
 
 #: How a task ended, as the label `result` of `swarm_tasks_total` says it.
-RESULTS = ("ok", "error", "refused", "cancelled", "expired", "fenced", "handed_back")
+RESULTS = ("ok", "error", "refused", "cancelled", "expired", "fenced", "handed_back", "overtaken")
 
 #: Upper bounds of `swarm_task_seconds`, in seconds: a factor of about 3 from a microsecond to five minutes.
 BUCKETS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)

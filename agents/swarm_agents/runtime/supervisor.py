@@ -178,9 +178,12 @@ class Supervisor:
         context.active = self.active
         return self._cls.main(context, sock)
 
-    def _announced(self, message: control.Joined | control.Ready) -> None:
+    def _announced(self, message: control.Joined | control.Ready | control.Happened) -> None:
         agent = self.agent
         if agent is None:
+            return
+        if isinstance(message, control.Happened):
+            self.events.record(message.event, **message.fields)
             return
         if isinstance(message, control.Joined):
             agent.index, agent.epoch, agent.declared = message.index, message.epoch, False

@@ -18,6 +18,7 @@ def use_a_board_once() -> None:
     """Calls what claiming, answering, beating, watching and burying need."""
     from swarm_agents.config import Role
     from swarm_agents.shm.board import Board, Geometry
+    from swarm_agents.shm.second import begin_second, claimed, yield_second
     from swarm_agents.shm.vigil import beat_until_stopped, glance, stop_beating
 
     with tempfile.TemporaryDirectory(prefix="swarm-warm-") as root:
@@ -30,6 +31,9 @@ def use_a_board_once() -> None:
             claim = worker.claim(0.0)
             assert claim is not None
             claim.cancelled()
+            (in_hand,) = claimed(board, dead.index)
+            begin_second(board, dead, in_hand)
+            yield_second(board.mapping.base, in_hand.slot, in_hand.word)
             worker.commit(claim, value)
             port.wait(0.0)
             port.poll()

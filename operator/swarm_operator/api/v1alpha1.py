@@ -420,6 +420,19 @@ class FailurePrediction(Model):
     threshold: int = live(90, "Percent of certainty from which an agent is replaced.", ge=50, le=100)
 
 
+class Stragglers(Model):
+    """Tasks that take far longer than others of their kernel: an idle agent runs them a second time, the first answer
+    counts."""
+
+    factor: int = live(
+        2, "So many times the 95th percentile of its kernel's tasks makes a task a straggler.", ge=1, le=1000
+    )
+    min_runtime: Duration = duration(Change.LIVE, "20ms", "A task that has run for less is none.", "0s", "24h")
+    percent: int = live(
+        10, "Of the tasks that run on a node, how many may run twice; one may in any case. 0: none.", ge=0, le=100
+    )
+
+
 class Failover(Model):
     """When an agent is held for dead, and what becomes of its tasks."""
 
@@ -440,6 +453,7 @@ class Failover(Model):
         "5m",
     )
     max_attempts: int = live(4, "How often a task is begun at most before it is given up.", ge=1, le=100)
+    stragglers: Stragglers = plain(Stragglers(), "Which tasks are run a second time.")
     prediction: FailurePrediction | None = plain(None, "Replace agents that are predicted to fail; off when left out.")
 
     @model_validator(mode="after")
@@ -471,7 +485,13 @@ class State(Model):
     )
     claim_name: Name | None = rolling(None, "The claim (ReadWriteMany), for medium PersistentVolumeClaim.")
     size_limit: Size = rolling("1Gi", "Size limit, for medium EmptyDir.")
-    checkpoint_interval: Duration | None = plain(None, "How often long tasks are checkpointed; never when left out.")
+    checkpoint_interval: Duration = duration(
+        Change.LIVE,
+        "250ms",
+        "How often a kernel that asks is told to keep where it is; 250ms as well where no state is asked for.",
+        "10ms",
+        "24h",
+    )
 
     @model_validator(mode="after")
     def _claim(self) -> State:

@@ -26,7 +26,6 @@ USES: dict[str, dict[str, Any]] = {
     "spec.scheduling.gang": {"scheduling": {"gang": "Kueue"}},
     "spec.scheduling.queueName": {"scheduling": {"queueName": "q"}},
     "spec.failover.prediction": {"failover": {"prediction": {}}},
-    "spec.state.checkpointInterval": {"state": {"checkpointInterval": "1m"}},
     "spec.security.networkPolicy": {"security": {"networkPolicy": True}},
     "spec.security.keyRotation": {"security": {"keyRotation": "24h"}},
     "spec.security.allowPickle": {"security": {"allowPickle": True}},

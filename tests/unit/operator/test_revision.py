@@ -42,6 +42,9 @@ LIVE: list[dict[str, Any]] = [
     {"resource": {"sensors": {"disabled": ["gpu"]}}},
     {"failover": {"deadAfter": "2s"}},
     {"failover": {"prediction": {}}},
+    {"failover": {"stragglers": {"factor": 3}}},
+    {"failover": {"stragglers": {"percent": 0}}},
+    {"failover": {"stragglers": {"minRuntime": "1s"}}},
     {"runtime": {"spin": "10us"}},
     {"runtime": {"logLevel": "debug"}},
     {"rollout": {"maxSurge": 1}},
@@ -57,6 +60,18 @@ def test_a_rolling_field_makes_a_new_revision(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize("spec", LIVE, ids=str)
 def test_a_live_field_rolls_nothing(spec: dict[str, Any]) -> None:
     assert revision_of(make_spec(**spec)) == PLAIN
+
+
+def test_how_often_tasks_are_checkpointed_reaches_the_agents_and_rolls_nothing() -> None:
+    volume, often = make_spec(state={}), make_spec(state={"checkpointInterval": "10s"})
+    assert revision_of(often) == revision_of(volume) != PLAIN
+    before, after = (settings_of(make_swarm(), spec, "r", ()) for spec in (volume, often))
+    assert (before.checkpoints.interval, after.checkpoints.interval) == (0.25, 10.0)
+
+
+def test_agents_keep_less_on_a_volume_than_it_may_hold() -> None:
+    spec = make_spec(state={"sizeLimit": "100Mi"})
+    assert settings_of(make_swarm(), spec, "r", ()).checkpoints.volume_bytes < 100 << 20
 
 
 def test_defaults_written_out_and_other_notations_are_the_same_revision() -> None:
