@@ -233,6 +233,33 @@ def a_commit_meets_its_fence(p: SimpleNamespace) -> Ready:
     return parties, ["agent", "monitor"], check
 
 
+@case(PAUSE)
+def a_client_is_fenced_while_it_is_answered(p: SimpleNamespace) -> Ready:
+    """What it takes, it takes before its epoch is over; what is answered after that is nobody's."""
+    board = SmallBoard(p)
+    board.run(board.submit(1, 2))
+    claims = [board.run(board.claim(AGENT)) for _ in range(2)]
+    board.run(board.commit(AGENT, *claims[0]))
+
+    def others() -> Steps:
+        yield from board.declare(CLIENT)
+        yield from board.commit(AGENT, *claims[1])
+
+    def client() -> Steps:
+        yield from board.take()
+        yield from board.take()
+
+    parties = [board.party("client", client()), board.party("others", others())]
+
+    def check() -> None:
+        board.bury(CLIENT)
+        board.outstanding.clear()
+        board.run(board.sweep())
+        board.check(lost=(1, 2))
+
+    return parties, [], check
+
+
 @case(KILL)
 def a_client_is_fenced_and_goes_on(p: SimpleNamespace) -> Ready:
     """Another client takes a port as soon as it can, while the first one is in the midst of a submission."""
@@ -328,8 +355,8 @@ def _declared(p: SimpleNamespace, monitors: int) -> Ready:
     parties = [board.party(name, monitor()) for name in ("first", "second")[:monitors]]
 
     def check() -> None:
-        # Who looks sees a member that is dead: if it is fenced already, it is buried and not declared dead again.
-        if not board.fenced(AGENT):
+        # Who looks sees a member that is dead: if that is done already, it is buried and not declared dead again.
+        if not board.epoch_is_over(AGENT):
             board.run(board.declare(AGENT))
         board.run(p.bury(BASE, AGENT, EPOCH, 0))
         board.settle()

@@ -119,6 +119,23 @@ PLANTED: dict[str, tuple[str, list[tuple[str, str]]]] = {
             )
         ],
     ),
+    "an epoch is raised before its claims are taken": (
+        "a commit meets its fence",
+        [
+            (
+                "member_word(M_FENCING, (word >> 3) & 7, epoch)",
+                "member_word(M_FENCED, (word >> 3) & 7, (epoch + 1) & EPOCH_MASK)",
+            )
+        ],
+    ),
+    "a commit is begun by one who was declared dead": (
+        "an agent is fenced and goes on",
+        [("    if is_fenced(base, member, epoch):\n        return 0\n", "")],
+    ),
+    "one who was declared dead takes answers": (
+        "a client is fenced while it is answered",
+        [("    if is_fenced(base, peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8)):\n        return -3\n", "")],
+    ),
     "the dead's tasks come back without a hint": (
         "submit and claim",
         [
