@@ -65,6 +65,12 @@ MINUTES ?= 10
 bench-failover: $(BENCH_READY) ## Measure deaths, hangs and takeovers against their goals; ROWS=, ROUNDS=, MINUTES=10 of overload
 	@$(BENCH)/bin/python tests/benchmarks/failover/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --minutes $(MINUTES)
 
+SECONDS ?= 1800
+ONLY ?=
+.PHONY: chaos
+chaos: $(READY) ## Do faults to a local swarm while clients check every answer; SECONDS=1800, SEED=n, ONLY=kill,partition
+	@$(BIN)/swarm chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+
 SEEDS ?= 1000
 .PHONY: sim
 sim: $(READY) ## Simulate SEEDS=1000 swarms with faults and check what was promised; SEED=n shows one again
