@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 import zmq
 
+from swarm_agents.wire.options import question
 from swarm_agents.wire.waiter import Waiter
 
 __all__ = ["Reactor", "ServedSocket", "Timer", "readable", "receive", "send_frames"]
@@ -99,7 +100,7 @@ class ServedSocket:
     """A socket that a reactor receives from. Used under the reactor's lock."""
 
     #: What is asked of the socket itself.
-    _send_frame, _receive_frame, _ask = staticmethod(_send), staticmethod(_recv), staticmethod(_get)
+    _send_frame, _receive_frame, _question = staticmethod(_send), staticmethod(_recv), staticmethod(question)
     _send_frames = staticmethod(send_frames)
 
     def __init__(
@@ -114,6 +115,7 @@ class ServedSocket:
         """See `Reactor.serve`."""
         self.socket = socket
         self.fd = int(socket.get(zmq.FD))
+        self._events, self._more = self._question(socket, _EVENTS), self._question(socket, _RCVMORE)
         self.closed = False
         #: The last send failed because the connection is full: its peer takes nothing at present, but is there.
         self.full = False
@@ -147,11 +149,11 @@ class ServedSocket:
         Args:
             signalled: the descriptor was readable, so that most likely there is a message: one question less.
         """
-        socket, get, recv, on_message = self.socket, self._ask, self._receive_frame, self._on_message
+        socket, recv, on_message = self.socket, self._receive_frame, self._on_message
         for _ in range(_BATCH):
             if signalled:
                 signalled = False
-            elif not get(socket, _EVENTS) & _READABLE:
+            elif not self._events() & _READABLE:
                 # Asked after all that was sent meanwhile, so nobody need ask again.
                 if self.touched:
                     self.touched = False
@@ -168,7 +170,7 @@ class ServedSocket:
             if self._routed:
                 # A stranger's frame is kept whole: it tells whose key was used.
                 frames.append(recv(socket, _NOBLOCK, first in self._known))
-            while get(socket, _RCVMORE):
+            while self._more():
                 frames.append(recv(socket, _NOBLOCK, False))
             try:
                 on_message(frames)

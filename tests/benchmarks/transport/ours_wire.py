@@ -105,14 +105,13 @@ def _wire_echo(port: int, keys: Any) -> None:
 
 def _exchange(port: int, keys: Any, count: int) -> float:
     """Submits 64 bytes as soon as the last have come back, as a hub does to its peer; seconds one way."""
-    import zmq
-
     from swarm_agents.resource.peers import Forward, Link, Peer
     from swarm_agents.wire import schema
     from swarm_agents.wire.frames import unpack
+    from swarm_agents.wire.network import Network
     from swarm_agents.wire.reactor import Reactor
 
-    reactor, context = Reactor("bench", on_error=_raise), zmq.Context()
+    reactor, network = Reactor("bench", on_error=_raise), Network()
     peer: Peer[None] = Peer("a")
     ended = threading.Event()
     warm_up = count // 10 + 1
@@ -158,7 +157,7 @@ def _exchange(port: int, keys: Any, count: int) -> float:
 
     with reactor:
         peer.links["a"] = Link(
-            reactor, context, f"tcp://127.0.0.1:{port}", keys.hub_public, keys, LIMIT, 1.0, hello, on_message,
+            reactor, network, f"tcp://127.0.0.1:{port}", keys.hub_public, keys, LIMIT, 1.0, hello, on_message,
             lambda link, outcome: None,
         )  # fmt: skip
     reactor.start()
@@ -167,7 +166,7 @@ def _exchange(port: int, keys: Any, count: int) -> float:
     reactor.stop()
     with reactor:
         peer.close()
-    context.term()
+    network.close()
     return took / count / 2
 
 
