@@ -45,13 +45,15 @@ from swarm_agents.wire.credit import Window
 from swarm_agents.wire.frames import flatten, pack, payload_bytes, unpack
 from swarm_agents.wire.monitor import Outcome
 from swarm_agents.wire.network import Network
+from swarm_agents.wire.pulse import Patience, Pulse
+from swarm_agents.wire.waiter import Spin
 
 if TYPE_CHECKING:
     from swarm_agents.client.connection import Connection
 
 __all__ = ["TcpChannel"]
 
-#: Silent for so many heartbeats, and the hub is given up.
+#: Silent for so many heartbeats, and the hub is given up; later where round trips are slow (see `wire.pulse`).
 _SILENT_HEARTBEATS = 5
 #: A hub may take its time when it starts, but not for ever to say its first word.
 _MAX_INBOUND = 1 << 32
@@ -96,6 +98,7 @@ class TcpChannel(Channel):
         self._ack_due = math.inf
         self._callers = 0
         self._called = 0.0
+        self._spin = Spin()
         self._failure: BaseException | None = None
         self._dead: BaseException | None = None
         self._closing = False
@@ -114,6 +117,7 @@ class TcpChannel(Channel):
         self._fd = int(self._socket.get(zmq.FD))
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        began = time.monotonic()
         try:
             welcome = self._greet(connection, timeout)
         except BaseException:
@@ -123,6 +127,9 @@ class TcpChannel(Channel):
         self.window = self._credit.tasks
         self._limit = welcome.max_message_bytes
         self._heartbeat = max(welcome.heartbeat, 0.01)
+        self._heard = now = time.monotonic()
+        self._pulse = Pulse(self._heartbeat, now)
+        self._patience = Patience(_SILENT_HEARTBEATS * self._heartbeat, now, first=now - began)
         self._thread = threading.Thread(target=self._serve, name="swarm-tcp", daemon=True)
         self._thread.start()
 
@@ -266,6 +273,7 @@ class TcpChannel(Channel):
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         poll.register(self._bell, select.POLLIN)
+        spin = self._spin
         self._callers += 1
         try:
             while not future.done() and self._dead is None and not self._closing:
@@ -276,7 +284,7 @@ class TcpChannel(Channel):
                     step = min(step, until - time.monotonic())
                 if step <= 0:
                     break
-                for descriptor, _ in poll.poll(math.ceil(step * 1000)):
+                for descriptor, _ in spin.wait(poll.poll, math.ceil(step * 1000)):
                     if descriptor == self._bell:
                         _clear(descriptor)
         except Exception as error:  # the thread ends the connection by it
@@ -334,8 +342,10 @@ class TcpChannel(Channel):
             self._acknowledge()
         if self._monitor.drain() is not Outcome.OPEN:
             return ConnectionLost(f"{self.endpoint} has closed the connection")
-        if now - self._heard > _SILENT_HEARTBEATS * self._heartbeat:
-            return ConnectionLost(f"{self.endpoint} has been silent for {now - self._heard:.1f} s")
+        self._pulse.last = max(self._pulse.last, self._heard)
+        silent = self._pulse.silent(now)
+        if silent >= self._patience.seconds:
+            return ConnectionLost(f"{self.endpoint} has been silent for {silent:.1f} s")
         if now >= self._beat:
             self._beat = now + self._heartbeat
             self._send(schema.Heartbeat(sent=now))
@@ -347,7 +357,8 @@ class TcpChannel(Channel):
 
     def _until_due(self) -> float:
         """Seconds until the thread has something to do by itself."""
-        due = min(self._beat, self._ack_due, self._refused[0][0] if self._refused else math.inf)
+        silent = self._pulse.last + self._patience.seconds
+        due = min(self._beat, silent, self._ack_due, self._refused[0][0] if self._refused else math.inf)
         return max(due - time.monotonic(), 0.0)
 
     def _take(self, frames: list[Any]) -> None:
@@ -373,6 +384,8 @@ class TcpChannel(Channel):
                     if message.number in self._reports:
                         self._reports[message.number] = msgspec.json.decode(payload[0])
                         self._room.notify_all()
+            case schema.Heartbeat(echo=True):
+                self._patience.learn(self._heard - message.sent, self._heard)
             case schema.Bye():
                 raise ConnectionLost(f"the hub at {self.endpoint} is leaving")
             case _:

@@ -39,7 +39,7 @@ from swarm_agents.errors import (
     VersionMismatch,
     WrongKey,
 )
-from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier, heartbeat
+from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier, heartbeat, silence
 from swarm_agents.resource.desk import Answered, Claimed, Desk
 from swarm_agents.resource.grants import Grants
 from swarm_agents.resource.mirroring import Mirroring
@@ -57,7 +57,7 @@ from swarm_agents.wire.zap import peer_kind
 
 __all__ = ["Hub"]
 
-#: Heartbeats of a client (seconds).
+#: Heartbeats of a client, at most (seconds).
 CLIENT_HEARTBEAT = 1.0
 #: The most tasks that a session may have unanswered.
 WINDOW = 512
@@ -441,7 +441,9 @@ class Hub:
                 instance=self._instance,
                 window=tasks,
                 max_message_bytes=self._limit,
-                heartbeat=heartbeat(self.settings) if hello.peer == "hub" else CLIENT_HEARTBEAT,
+                heartbeat=heartbeat(self.settings)
+                if hello.peer == "hub"
+                else min(CLIENT_HEARTBEAT, silence(self.settings)),
                 bytes=size,
                 copies=self._mirroring is not None,
             ),

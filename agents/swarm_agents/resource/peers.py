@@ -25,10 +25,11 @@ from swarm_agents.wire.frames import pack
 from swarm_agents.wire.keys import Keys
 from swarm_agents.wire.monitor import Monitor, Outcome
 from swarm_agents.wire.network import Network
+from swarm_agents.wire.pulse import Pulse
 from swarm_agents.wire.reactor import Reactor, ServedSocket, Timer
 from swarm_agents.wire.schema import Load, TaskId
 
-__all__ = ["DEAD", "SUSPECTED", "Forward", "Link", "Peer", "Pulse"]
+__all__ = ["DEAD", "SUSPECTED", "Forward", "Link", "Peer"]
 
 Claim = TypeVar("Claim")
 
@@ -44,29 +45,6 @@ _RATE_BYTES = 256 << 10
 _DEARER = 1.5
 #: What a link is taken to cost that no heartbeat has crossed yet (seconds).
 _UNKNOWN_RTT = 0.5
-
-
-class Pulse:
-    """Whether the other side lives, by the heartbeats that it misses. Times are whatever the caller's clock says."""
-
-    __slots__ = ("interval", "last", "looked")
-
-    def __init__(self, interval: float, now: float) -> None:
-        self.interval = interval
-        self.last = self.looked = now
-
-    def heard(self, now: float) -> None:
-        """Something came, whatever it was."""
-        self.last = now
-
-    def missed(self, now: float) -> int:
-        """Heartbeats missed since something was heard last. To be asked every interval: time in which nobody asked is
-        not counted, because it is this side that was stopped then."""
-        asleep = now - self.looked - 2 * self.interval
-        self.looked = now
-        if asleep > 0:
-            self.last = min(self.last + asleep, now)
-        return int((now - self.last) / self.interval)
 
 
 class Forward(Generic[Claim]):

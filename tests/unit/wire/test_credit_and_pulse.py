@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm_agents.resource.peers import DEAD, SUSPECTED, Pulse
+from swarm_agents.resource.peers import DEAD, SUSPECTED
 from swarm_agents.resource.sessions import REMEMBERED, Sessions
 from swarm_agents.wire.credit import GRACE, Account, Window, offer
+from swarm_agents.wire.pulse import MOST_PATIENCE, Patience, Pulse
 from swarm_agents.wire.schema import Answer
 
 SIZES = st.integers(0, 1000)
@@ -96,3 +97,29 @@ def test_answers_wait_while_their_receiver_acknowledges_none():
     sessions.finish(session, (7, 0), 1.0)
     assert session.takes(entries[1])
     assert list(session.waiting) == [(7, 2), (7, 3)]
+
+
+def test_patience_follows_the_slowest_round_trip_of_late_between_its_bounds():
+    patience = Patience(0.8, 0.0, first=0.01)
+    assert patience.seconds == 0.8, "on a quiet machine a silence means something soon"
+    patience.learn(0.5, 1.0)
+    patience.learn(0.01, 1.1)
+    assert 1.9 < patience.seconds <= 2.0, "in a crowd it does not"
+    patience.learn(60.0, 1.2)
+    assert patience.seconds == MOST_PATIENCE, "for ever is too long"
+    for second in range(2, 400):
+        patience.learn(0.01, float(second))
+    assert patience.seconds == 0.8, "the crowd has gone"
+
+
+def test_patience_begins_by_what_the_greeting_took_and_bears_rare_heartbeats():
+    assert Patience(0.8, 0.0, first=0.4).seconds == 1.6
+    assert Patience(50.0, 0.0).seconds == 50.0
+
+
+def test_a_silence_counts_only_while_somebody_listens():
+    pulse = Pulse(0.2, 0.0)
+    assert pulse.silent(0.2) == 0.2
+    assert pulse.silent(100.0) < 0.61, "this side was stopped, for all but the last of it"
+    pulse.heard(100.1)
+    assert abs(pulse.silent(100.3) - 0.2) < 1e-9
