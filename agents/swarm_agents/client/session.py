@@ -4,6 +4,8 @@ A session has one open channel at a time and a table of what has not been answer
 goes round the endpoints (the board first, then the hubs) until one opens or the retry window is over; then everything
 in the table is submitted again under the same ids. The far side recognises an id that it has seen; where it has not,
 the task runs once more, and the first answer counts: whoever takes the task out of the table settles its future.
+Hubs' addresses change when their pods are replaced: when a round was in vain, whoever knows the swarm's present ones is
+asked again, aside, since that may take its time.
 
 Invariants: an id leaves the table once, by an answer, a cancellation, a close, or the end of the retry window, and each
 of these settles the future. Nothing here blocks while it holds the lock.
@@ -46,6 +48,8 @@ Opener = Callable[["Sink", "Connection", str, int, float], "Channel"]
 
 #: Between two rounds over all endpoints (seconds).
 _PAUSE = 0.1
+#: Between two questions where the swarm is now (seconds).
+_ASK_AGAIN = 1.0
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -62,8 +66,11 @@ class Session:
         retry_window: float,
         opener: Opener | None = None,
         copy: bool = True,
+        find_again: Callable[[], Connection] | None = None,
     ) -> None:
         """Opens the first endpoint that answers within `timeout` seconds.
+
+        `find_again` says where the swarm is now; it is asked, on a thread of its own, when no endpoint answers.
 
         Raises:
             Unreachable, WrongKey, VersionMismatch, BoardMismatch: why the last endpoint that was tried did not open.
@@ -75,6 +82,8 @@ class Session:
         self._numbers = itertools.count(1)
         self._retry_window = retry_window
         self._opener = opener or _open
+        self._find_again = find_again
+        self._asked = float("-inf")
         self._endpoints = list(_endpoints(connection))
         if not self._endpoints:
             raise Unreachable("the connection names neither a board nor a hub: is the swarm running? (`swarm status`)")
@@ -284,8 +293,9 @@ class Session:
         """
         error: SwarmError = Unreachable("no endpoint could be tried in time")
         problems: dict[str, str] = {}
-        count = len(self._endpoints)
         while True:
+            endpoints = self._endpoints
+            count = len(endpoints)
             for step in range(1, count + 1):
                 index = (self._last + step) % count
                 left = until - time.monotonic()
@@ -296,16 +306,39 @@ class Session:
                     patience = (
                         left if count == 1 and not forever else min(left, max(left / (count - step + 1), 0.2), 2.0)
                     )
-                    channel = self._opener(self, self.connection, self._endpoints[index], self.number, patience)
+                    channel = self._opener(self, self.connection, endpoints[index], self.number, patience)
                 except (Unreachable, ConnectionLost, WrongKey, VersionMismatch, BoardMismatch) as problem:
                     error = problem
-                    problems[self._endpoints[index]] = str(problem)
+                    problems[endpoints[index]] = str(problem)
                     continue
                 self._last = index
                 return channel
             if not forever and not isinstance(error, Unreachable):
                 raise _all_of(error, problems)
+            if forever:
+                self._look_for_it()
             time.sleep(min(_PAUSE, max(until - time.monotonic(), 0.0)))
+
+    def _look_for_it(self) -> None:
+        """Has somebody asked where the swarm is now, unless that was done a moment ago or is still being done."""
+        find_again, now = self._find_again, time.monotonic()
+        if find_again is None or now - self._asked < _ASK_AGAIN:
+            return
+        self._asked = float("inf")
+
+        def ask() -> None:
+            try:
+                found = find_again()
+                endpoints = list(_endpoints(found))
+                # Another swarm of the same name would not know the tasks, and its hubs refuse who asks for this one.
+                if endpoints and found.uid == self.connection.uid:
+                    self.connection, self._endpoints = found, endpoints
+            except Exception:  # whatever the way to the swarm makes of its troubles: the known endpoints are tried on
+                pass
+            finally:
+                self._asked = time.monotonic()
+
+        threading.Thread(target=ask, name="swarm-find-again", daemon=True).start()
 
     def _current(self, until: float | None) -> Channel:
         """The open channel; waits while there is none."""

@@ -7,7 +7,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -52,7 +52,7 @@ class Swarm(Executor):
     @classmethod
     def connect(
         cls,
-        target: str | os.PathLike[str] | Connection | None = None,
+        target: str | os.PathLike[str] | Connection | Callable[[], Connection] | None = None,
         *,
         timeout: float = 10.0,
         retry_window: float = 30.0,
@@ -66,8 +66,10 @@ class Swarm(Executor):
 
         Args:
             target: a URL (`shm:///directory`, `tcp://host:7400`, `http://host:7480`), the path of a connection file, a
-                kubeconfig's context and a swarm's name, or a `Connection`. None: the environment variable
-                `SWARM_ENDPOINT`, else the pod's own swarm, else the one that the kubeconfig leads to.
+                kubeconfig's context and a swarm's name, a `Connection`, or a function that returns one. None: the
+                environment variable `SWARM_ENDPOINT`, else the pod's own swarm, else the one that the kubeconfig leads
+                to. All but a URL and a `Connection` are looked up again when no hub answers any more, as after all of
+                them were replaced.
             timeout: seconds until the swarm must have answered.
             retry_window: seconds for which a connection that broke is tried to be made anew. What is pending waits.
             server_key: the hubs' CURVE public key (Z85), for a `tcp://` URL of a swarm that encrypts.
@@ -82,8 +84,18 @@ class Swarm(Executor):
             WrongKey: the swarm does not accept the key or the token.
             VersionMismatch: the swarm speaks another version of the protocol.
         """
-        connection = resolve(target, server_key=server_key, public_key=public_key, secret_key=secret_key, token=token)
-        return cls(Session(connection, timeout=timeout, retry_window=retry_window, copy=copy))
+
+        def find() -> Connection:
+            return resolve(
+                target() if callable(target) else target,
+                server_key=server_key,
+                public_key=public_key,
+                secret_key=secret_key,
+                token=token,
+            )
+
+        again = None if isinstance(target, Connection) else find
+        return cls(Session(find(), timeout=timeout, retry_window=retry_window, copy=copy, find_again=again))
 
     def __repr__(self) -> str:
         """Names the endpoint, and no secrets."""

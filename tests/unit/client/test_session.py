@@ -61,6 +61,10 @@ class FakeChannel(Channel):
         self.sink.lost(self, ConnectionLost("the cable was cut"))
 
 
+def at(*hosts: str, uid: str = "") -> Connection:
+    return Connection(uid=uid, hubs=tuple(Hub(node=f"n{host}", address=f"tcp://{host}:1") for host in hosts))
+
+
 class World:
     """Opens fake channels, or refuses to."""
 
@@ -78,9 +82,16 @@ class World:
         self.opened.release()
         return self.channels[-1]
 
-    def session(self, *, retry_window: float = 5.0, hubs: int = 2, timeout: float = 1.0) -> Session:
-        addresses = tuple(Hub(node=f"n{n}", address=f"tcp://h{n}:1") for n in range(hubs))
-        return Session(Connection(hubs=addresses), timeout=timeout, retry_window=retry_window, opener=self.open)
+    def session(
+        self, *, retry_window: float = 5.0, hubs: int = 2, timeout: float = 1.0, uid: str = "", find_again=None
+    ) -> Session:
+        return Session(
+            at(*(f"h{n}" for n in range(hubs)), uid=uid),
+            timeout=timeout,
+            retry_window=retry_window,
+            opener=self.open,
+            find_again=find_again,
+        )
 
     @property
     def last(self) -> FakeChannel:
@@ -259,3 +270,63 @@ def test_leaving_the_block_waits_for_what_is_pending():
         threading.Timer(0.05, lambda: world.last.answer(future.task)).start()
     assert future.result(0) == (1,)
     assert world.last.closed
+
+
+class Moved(World):
+    """Hubs answer only where the swarm is now."""
+
+    def __init__(self, *hosts: str) -> None:
+        super().__init__()
+        self.hosts = hosts
+
+    def open(self, sink, connection, endpoint, number, timeout):
+        if not any(f"//{host}:" in endpoint for host in self.hosts):
+            raise Unreachable(f"nothing answers at {endpoint}")
+        return super().open(sink, connection, endpoint, number, timeout)
+
+
+def test_when_all_hubs_were_replaced_the_swarm_is_looked_up_again_and_what_is_pending_moves_there():
+    world = Moved("h0")
+    session = world.session(find_again=lambda: at("h7", "h8"))
+    future = submit(session, 1)
+    world.hosts = ("h8",)
+    world.last.break_down()
+    eventually(lambda: world.last.endpoint == "tcp://h8:1")
+    world.last.answer(future.task)
+    assert future.result(1) == (1,)
+    session.close()
+
+
+def test_another_swarm_of_the_same_name_is_not_taken_for_the_one_that_is_gone():
+    world = Moved("h0")
+    session = world.session(uid="old", retry_window=1.5, find_again=lambda: at("h7", uid="new"))
+    future = submit(session, 1)
+    world.hosts = ("h7",)
+    world.last.break_down()
+    with pytest.raises(ConnectionLost):
+        future.result(20)
+    assert len(world.channels) == 1
+    session.close()
+
+
+def test_a_lookup_that_fails_or_hangs_does_not_keep_the_known_hubs_from_being_tried():
+    world, hung, calls = Moved("h0"), threading.Event(), []
+
+    def find_again() -> Connection:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("no kubeconfig any more")
+        hung.wait(20)
+        return at("h0")
+
+    session = world.session(retry_window=20.0, find_again=find_again)
+    future = submit(session, 1)
+    world.hosts = ()
+    world.last.break_down()
+    eventually(lambda: len(calls) == 2)
+    world.hosts = ("h1",)
+    eventually(lambda: world.last.endpoint == "tcp://h1:1")
+    world.last.answer(future.task)
+    assert future.result(1) == (1,)
+    hung.set()
+    session.close()
