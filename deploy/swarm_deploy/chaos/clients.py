@@ -32,7 +32,7 @@ _PACE = 0.004
 #: How long one attempt to submit waits for room; then the client looks whether it should end (seconds).
 _PATIENCE = 0.5
 #: How long a connection that broke is tried to be made anew: longer than the whole cluster takes to start again.
-RETRY_WINDOW = 180.0
+RETRY_WINDOW = 60.0
 
 
 @dataclass
@@ -209,12 +209,12 @@ class Client(threading.Thread):
         self._last = now
 
 
-def connector(connection: Connection) -> Callable[[], Swarm]:
-    """How a client connects, patiently."""
+def connector(where: Callable[[], Connection]) -> Callable[[], Swarm]:
+    """How a client connects, patiently; `where` says where the swarm is, also later, when its hubs were replaced."""
 
     def connect() -> Swarm:
         from swarm_agents.client import Swarm
 
-        return Swarm.connect(connection, timeout=30.0, retry_window=RETRY_WINDOW)
+        return Swarm.connect(where, timeout=30.0, retry_window=RETRY_WINDOW)
 
     return connect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChaosError", "Ground", "LocalGround"]
 
+#: The environment is everybody's: one at a time has another kubeconfig there.
+_environment = threading.Lock()
 _GROUP = "/apis/agentswarm.dev/v1alpha1"
 
 
@@ -158,15 +161,16 @@ class LocalGround(Ground):
 @contextmanager
 def _kubeconfig(path: Path) -> Iterator[None]:
     """Within the block KUBECONFIG is this file."""
-    before = os.environ.get("KUBECONFIG")
-    os.environ["KUBECONFIG"] = str(path)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["KUBECONFIG"]
-        else:
-            os.environ["KUBECONFIG"] = before
+    with _environment:
+        before = os.environ.get("KUBECONFIG")
+        os.environ["KUBECONFIG"] = str(path)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["KUBECONFIG"]
+            else:
+                os.environ["KUBECONFIG"] = before
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TypeVar
 
 from swarm_agents.config import HUB_PORT
@@ -26,6 +26,8 @@ from swarm_deploy.local.record import shared_memory
 __all__ = ["Injector", "Strike"]
 
 T = TypeVar("T")
+#: How long a cluster that was started again may take until it is shot at again (seconds).
+_WHOLE = 30.0
 
 
 class Strike:
@@ -120,6 +122,8 @@ class Injector:
 
         def again() -> None:
             ground.start_cluster()
+            with suppress(ChaosError):  # whether it heals is found out at the end; shot at it is when it had a chance
+                ground.wait_ready(_WHOLE)
 
         return Strike(fault.kind, f"API server (process {pid}), started again", again)
 

@@ -9,34 +9,50 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from swarm_agents.errors import SwarmError
 from swarm_deploy.chaos import ledger
-from swarm_deploy.chaos.clients import Client, connector
+from swarm_deploy.chaos.clients import RETRY_WINDOW, Client, connector
 from swarm_deploy.chaos.faults import KINDS, Fault, schedule
 from swarm_deploy.chaos.ground import ChaosError, Ground
 from swarm_deploy.chaos.inject import Injector, Strike
 from swarm_deploy.chaos.report import Done, Outcome
 
+if TYPE_CHECKING:
+    from swarm_agents.client import Connection
+
 __all__ = ["run"]
 
 #: After the last fault: how long clients wait for what is underway, and the run for the swarm to be whole (seconds).
-_DRAIN, _HEAL = 60.0, 120.0
+_DRAIN, _HEAL = RETRY_WINDOW + 15.0, 120.0
 #: The workload goes on undisturbed for so long before the first fault and after the swarm is whole again (seconds).
 _QUIET = 1.0
+#: How long a fault that nobody is there for is tried again, and how often (seconds).
+_PATIENCE, _LOOK = 3.0, 0.2
 
 Say = Callable[[str], None]
 
 
 class _Strand:
-    """Does its faults when they are due, and undoes each when its time is over."""
+    """Does its faults when they are due, and undoes each when its time is over.
 
-    def __init__(self, injector: Injector, faults: Sequence[Fault], outcome: Outcome, say: Say) -> None:
+    A fault that nobody is there for is tried again for a while. What comes later than planned, for that or because the
+    fault before it took its time, puts off all that follows: faults keep their distance, and those that the time does
+    not suffice for are not done. While the cluster itself is away (`away`), nothing is.
+    """
+
+    def __init__(
+        self, injector: Injector, faults: Sequence[Fault], outcome: Outcome, say: Say, away: threading.Event
+    ) -> None:
         self._injector = injector
-        self._faults = list(faults)
+        self._faults = deque(faults)
         self._outcome = outcome
         self._say = say
+        self._away = away
+        self._late = 0.0
         self._on: list[tuple[float, Strike, Done]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._go, name="chaos-strand", daemon=True)
@@ -47,7 +63,8 @@ class _Strand:
     def stop(self) -> None:
         """Does nothing more, and undoes what is on."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def join(self) -> None:
         """Waits until all is done and undone."""
@@ -56,40 +73,57 @@ class _Strand:
     def _now(self) -> float:
         return time.monotonic() - self._outcome.began
 
+    def _next(self) -> float:
+        """When something is to be done."""
+        first = self._faults[0].at + self._late if self._faults else float("inf")
+        return min([first, *(until for until, _, _ in self._on)])
+
     def _go(self) -> None:
-        faults = self._faults
         try:
-            while (faults or self._on) and not self._ended.is_set():
-                due = min([faults[0].at] if faults else [], default=float("inf"))
-                due = min([due, *(until for until, _, _ in self._on)])
-                if (left := due - self._now()) > 0 and self._ended.wait(left):
-                    return
+            while (self._faults or self._on) and not self._ended.wait(max(0.0, self._next() - self._now())):
                 self._undo_due()
-                if faults and faults[0].at <= self._now():
-                    self._do(faults.pop(0))
+                if not self._faults or self._faults[0].at + self._late > self._now():
+                    continue
+                if self._away.is_set():
+                    self._ended.wait(_LOOK)
+                    continue
+                fault = self._faults.popleft()
+                self._late = max(self._late, self._now() - fault.at)
+                if fault.at + self._late + fault.lasts < self._outcome.seconds:
+                    self._try(fault)
         except BaseException as error:
             self._outcome.problems.append(f"the faults ended early: {type(error).__name__}: {error}")
         finally:
             for entry in list(self._on):
                 self._undo(entry)
 
-    def _do(self, fault: Fault) -> None:
+    def _try(self, fault: Fault) -> None:
+        until = self._now() + _PATIENCE
+        while (why := self._do(fault)) and self._now() < until and not self._ended.wait(_LOOK):
+            self._undo_due()
+        if why:
+            self._say(f"{self._now():7.1f} s  {fault.kind}: not done: {why}")
+
+    def _do(self, fault: Fault) -> str:
+        """Does a fault; returns why it could not be done."""
         done = Done(self._now(), fault.kind, "")
+        if fault.kind == "kill-api":
+            self._away.set()
         try:
             strike = self._injector.inject(fault)
         except (SwarmError, OSError) as error:
             # Most of all: the API server was asked for something while it was stopped. Then nothing was done.
-            self._say(f"{done.at:7.1f} s  {fault.kind}: not done: {str(error).splitlines()[0]}")
-            return
+            self._away.clear()
+            return str(error).splitlines()[0]
         if strike is None:
-            self._say(f"{done.at:7.1f} s  {fault.kind}: nobody to hit")
-            return
+            return "nobody was there to be hit"
         done.target = strike.target
         self._outcome.faults.append(done)
         lasts = f" for {fault.lasts:.1f} s" if fault.lasts else ""
         self._say(f"{done.at:7.1f} s  {fault.kind}{lasts}: {strike.target}")
         self._on.append((self._now() + fault.lasts, strike, done))
         self._undo_due()
+        return ""
 
     def _undo_due(self) -> None:
         for entry in [entry for entry in self._on if entry[0] <= self._now()]:
@@ -103,6 +137,9 @@ class _Strand:
         except (SwarmError, OSError) as error:
             done.problem = f"it could not be undone: {error}"
             self._say(f"{self._now():7.1f} s  {done.kind}: {done.problem}")
+        finally:
+            if done.kind == "kill-api":
+                self._away.clear()
         done.until = self._now()
 
 
@@ -139,8 +176,10 @@ def run(
     outcome = Outcome(seed, seconds, sorted(weights), impossible, began=time.monotonic())
     faults = schedule(seed, seconds, weights, every=every)
     workers = _clients(ground, seed, clients)
+    away = threading.Event()
     strands = [
-        _Strand(injector, [f for f in faults if KINDS[f.kind].wide == wide], outcome, say) for wide in (False, True)
+        _Strand(injector, [f for f in faults if KINDS[f.kind].wide == wide], outcome, say, away)
+        for wide in (False, True)
     ]
     for worker in workers:
         worker.start()
@@ -172,19 +211,27 @@ def run(
 
 
 def _clients(ground: Ground, seed: int, count: int) -> list[Client]:
-    import msgspec
-
-    connection = ground.connection()
-    remote = msgspec.structs.replace(connection, board=None)
     found = []
     for number in range(count):
         off = number % 2 == 1
         name = f"client {number + 1} {'off the nodes' if off else 'on a node'}"
-        # Hubs in another order for each, so that not all clients lean on the first.
-        hubs = connection.hubs[number % len(connection.hubs) :] + connection.hubs[: number % len(connection.hubs)]
-        own = msgspec.structs.replace(remote if off else connection, hubs=hubs)
-        found.append(Client(name, connector(own), seed=seed * 1000 + number, walks=ground.walks))
+        found.append(
+            Client(name, connector(_where(ground, number, off)), seed=seed * 1000 + number, walks=ground.walks)
+        )
     return found
+
+
+def _where(ground: Ground, number: int, off: bool) -> Callable[[], Connection]:
+    """Where the swarm is for one client: off the nodes there is no board, and each begins with another hub."""
+    import msgspec
+
+    def where() -> Connection:
+        connection = ground.connection()
+        first = number % max(len(connection.hubs), 1)
+        hubs = connection.hubs[first:] + connection.hubs[:first]
+        return msgspec.structs.replace(connection, board=None if off else connection.board, hubs=hubs)
+
+    return where
 
 
 def _watch(workers: Sequence[Client], strands: Sequence[_Strand], outcome: Outcome) -> None:

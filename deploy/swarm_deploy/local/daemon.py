@@ -357,7 +357,8 @@ class Assembly:
             cwd=directory,
         )
         stop = asyncio.Event()
-        task = asyncio.create_task(_operate(runtime, program, directory / "operator.log", stop), name="operator")
+        most = min(30.0, self.options.timing.crash_backoff_most)
+        task = asyncio.create_task(_operate(runtime, program, directory / "operator.log", stop, most), name="operator")
 
         async def end_task() -> None:
             stop.set()
@@ -374,8 +375,8 @@ async def _install_definition(client: LocalClient) -> None:
     await client.patch(kind, name, definition, type="apply", force=True)
 
 
-async def _operate(runtime: Runtime, program: Program, log: Path, stop: asyncio.Event) -> None:
-    """One run of the operator after another, with a growing pause between them."""
+async def _operate(runtime: Runtime, program: Program, log: Path, stop: asyncio.Event, most: float) -> None:
+    """One run of the operator after another, with a pause between them that grows up to `most` seconds."""
     pause = 0.5
     stopped = asyncio.create_task(stop.wait())
     loop = asyncio.get_running_loop()
@@ -396,7 +397,7 @@ async def _operate(runtime: Runtime, program: Program, log: Path, stop: asyncio.
         if loop.time() - begun > 60:
             pause = 0.5
         await asyncio.wait({stopped}, timeout=pause)
-        pause = min(pause * 2, 30.0)
+        pause = min(pause * 2, most)
 
 
 class _Sources:
