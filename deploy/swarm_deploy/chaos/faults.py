@@ -62,7 +62,7 @@ KINDS: dict[str, Kind] = {
         Kind("delete-standby", "a standby's pod deleted, without grace", 0.5),
         Kind("delete-hub", "a resource agent's pod deleted, without grace", 0.5),
         Kind("stop-api", "SIGSTOP of the API server, SIGCONT later", 2, (1.0, 3.0), rest=3.0),
-        Kind("kill-api", "SIGKILL of the API server; all pods go with it, and it is started again", 0.5, rest=12.0),
+        Kind("kill-api", "SIGKILL of the API server; all pods go with it, and it is started again", 0.5, rest=4.0),
         Kind("node", "a node switched off: all its processes killed, nobody told; switched on later", 2, (4.0, 9.0), 6),
         Kind("partition", "every packet between the hubs of two nodes dropped", 3, (1.0, 6.0), rest=3.0),
         Kind("arena-full", "every byte of a board's arena taken", 2, (1.0, 4.0), rest=2.0),
