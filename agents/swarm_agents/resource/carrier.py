@@ -3,7 +3,7 @@
 A task that waits on the board while another node is idler is claimed like by any worker, sent there under the same id,
 and committed here with the answer. When a peer dies its tasks are handed back at once, as begun once more; a late
 answer finds no claim, or one that is fenced, and changes nothing. A task that was sent here by another hub can be sent
-on, but no further than `MAX_HOPS`.
+on, but no further than `MAX_HOPS`, and never as a task to the hub that waits for it: that one is told to take it back.
 
 A large payload is sent from where it lies in the arena, and the board may give that room to somebody else as soon as
 the claim is settled. So a claim is settled only when ZeroMQ has let go of every frame that was sent of it: at once, as
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import msgspec
@@ -76,7 +76,14 @@ class Carrier:
         log: Any,
         counts: Counter[str],
         rng: random.Random,
+        askers: Callable[[TaskId], Container[str]] = lambda task: (),
+        give_back: Callable[[TaskId, str], bool] = lambda task, node: False,
     ) -> None:
+        """
+        Args:
+            askers: the nodes whose hubs wait for a task.
+            give_back: tells such a node that the task will not be computed here; False: somebody else waits for it too.
+        """
         self.peers: dict[str, Peer[Claimed]] = {}
         #: Nodes whose hubs keep copies of checkpoints.
         self.copying: set[str] = set()
@@ -92,6 +99,8 @@ class Carrier:
         self._log = log
         self._counts = counts
         self._rng = rng
+        self._askers = askers
+        self._give_back = give_back
         #: No compute agent on this node: what comes is sent on at once.
         self._nobody_here = False
         self._stirred = False
@@ -110,6 +119,10 @@ class Carrier:
         if self._nobody_here and not self._stirred:
             self._stirred = True
             self._reactor.call_later(0.0, self._move_all)
+
+    def is_away(self, task: TaskId) -> bool:
+        """Whether another node computes this task of this node's board."""
+        return any(task in peer.forwarded for peer in self.peers.values())
 
     @property
     def in_hand(self) -> int:
@@ -377,6 +390,13 @@ class Carrier:
         )
         if node is None:
             return False
+        if node in self._askers(submit.task):
+            # Sent there as a task, it would be recognised as the one that waits for this node: each for the other.
+            if not self._give_back(submit.task, node):
+                return False
+            self._counts["given_back"] += 1
+            self._desk.drop(claimed)
+            return True
         peer = self.peers[node]
         forward = Forward(claimed, msgspec.structs.replace(submit, hops=submit.hops + 1), payload, size, now)
         peer.take(forward)

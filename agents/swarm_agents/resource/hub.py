@@ -166,6 +166,8 @@ class Hub:
             log=log,
             counts=self.counts,
             rng=rng or random.Random(),
+            askers=self._askers,
+            give_back=self._give_back,
         )
         self._mirroring: Mirroring | None = None
         if keep is not None:
@@ -401,8 +403,21 @@ class Hub:
     def _origin(self, key: str) -> str:
         task = parse_task(key)
         with self.reactor:
-            entry = self.sessions.find(task[0]) if task is not None else None
-            return next((session.node for session in entry.sessions if session.kind == "hub"), "") if entry else ""
+            return next(iter(self._askers(task[0])), "") if task is not None else ""
+
+    def _askers(self, task: TaskId) -> list[str]:
+        """The nodes whose hubs wait for a task."""
+        entry = self.sessions.find(task)
+        return [session.node for session in entry.sessions if session.kind == "hub"] if entry is not None else []
+
+    def _give_back(self, task: TaskId, node: str) -> bool:
+        entry = self.sessions.find(task)
+        if entry is None or len(entry.sessions) != 1 or entry.sessions[0].node != node:
+            return False
+        session = entry.sessions[0]
+        self.sessions.forget(session, task)
+        self._outbox.refuse_task(session, task, SwarmFull("this node has become the busier one"), RETRY_AFTER)
+        return True
 
     def _hello(self, route: bytes, hello: schema.Hello, kind: str) -> None:
         uid = self.settings.uid
@@ -462,7 +477,9 @@ class Hub:
             PayloadTooLarge: the arena can't hold the arguments.
         """
         task = submit.task
-        if self.sessions.find(task) is not None:
+        if (known := self.sessions.find(task)) is not None:
+            if session.kind == "hub" and session not in known.sessions and self.carrier.is_away(task):
+                raise SwarmFull("this task waits for another node, which may be waiting for this one")
             self.counts["repeated"] += 1
             return self.sessions.expect(session, task)
         if self.sessions.is_finished(session, task):

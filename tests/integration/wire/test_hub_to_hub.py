@@ -233,3 +233,18 @@ def test_a_task_is_not_passed_on_for_ever(pair):
     heartbeats(first, 5)
     assert first.hub.counts["forwarded"] == 1
     assert len(a.waiting) == 1
+
+
+def test_a_task_that_its_node_can_not_do_any_more_is_given_back_and_waits_for_nobody_in_a_circle(pair):
+    a, b = FakeDesk(workers=0, auto=False), FakeDesk(workers=1, auto=False)
+    first, second = pair(a, b)
+    with Swarm.connect(connection(first)) as swarm:
+        future = swarm.submit("core.double", 21)
+        eventually(lambda: b.waiting)
+        # Now the far node has nobody, and this one has: the task must come home as the one that it is.
+        second.call(lambda: setattr(b, "workers", 0))
+        first.call(lambda: setattr(a, "workers", 1))
+        eventually(lambda: second.hub.counts["given_back"] == 1)
+        eventually(lambda: (first.call(a.work), future.done())[1])
+        assert future.result(0) == 42
+    assert first.hub.counts["repeated"] == 0
