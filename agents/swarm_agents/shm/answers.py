@@ -2,10 +2,14 @@
 
 An answer was computed by a member of this board (`agent` is its place and `epoch` its epoch then), or by an agent of
 another node, whose hub has committed it here: then its frame names that agent and its node (`by` and `node`).
+
+None of these is looked at by the collector of cycles: they are parts of none, and it would go through everything that
+a program holds once for so many tasks, which cost more than submitting them did.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +22,7 @@ from swarm_agents.shm.layout import R_CANCELLED, R_EXPIRED
 from swarm_agents.shm.references import Shared
 
 __all__ = [
-    "DECODED", "NIL", "PRIORITIES", "Answer", "RawAnswer", "Taken", "Ticket", "copied", "decode", "encoded", "name_far",
+    "DECODED", "NIL", "PRIORITIES", "Answer", "RawAnswer", "Ticket", "copied", "decode", "encoded", "name_far",
     "reason", "who_far",
 ]  # fmt: skip
 
@@ -27,14 +31,10 @@ PRIORITIES = tuple(Priority)
 NIL = codec.encode(None)[0]
 #: Stands for the header of a value that was decoded when it was taken, and is the only one of the buffers.
 DECODED = b"decoded"
-#: What `RawAnswer` is made of, in its order.
-Taken = tuple[
-    "Ticket", bytes, list[Any], bool, "SwarmError | None", int, int, int, float, float, int, tuple[str, str]
-]  # fmt: skip
 _HERE = ("", "")
 
 
-class Ticket(msgspec.Struct, eq=False):
+class Ticket(msgspec.Struct, eq=False, gc=False):
     """A task of this port that has no answer yet."""
 
     #: Two words of 64 bits: this port's own and a number, or what the submitter said.
@@ -52,13 +52,13 @@ class Ticket(msgspec.Struct, eq=False):
         return f"Ticket({self.kernel}, {self.task_id[0]:016x}{self.task_id[1]:016x})"
 
 
-class RawAnswer(msgspec.Struct, frozen=True, eq=False):
+class RawAnswer(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An answer that has not been decoded: for a hub, which passes it on."""
 
     ticket: Ticket
     #: The value's header; of an error the msgpack map that `errors.to_wire` makes. Empty when there was no computation.
     header: bytes
-    buffers: list[Any]
+    buffers: Sequence[Any]
     #: False: `header` is an error's.
     ok: bool
     #: Set instead of a header when the board itself answered: cancelled, expired, lost.
@@ -76,7 +76,7 @@ class RawAnswer(msgspec.Struct, frozen=True, eq=False):
     far: tuple[str, str] = _HERE
 
 
-class Answer(msgspec.Struct, frozen=True, eq=False):
+class Answer(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A task's end: a value, or an error."""
 
     ticket: Ticket
@@ -93,26 +93,30 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
     far: tuple[str, str] = _HERE
 
 
-def decode(taken: Taken) -> Answer:
+def decode(raw: RawAnswer) -> Answer:
     """An answer as a program wants it."""
-    ticket, header, buffers, ok, error, agent, epoch, attempts, queued, run, hops, far = taken
-    value = None
-    if ok and error is None:
+    value, error, header = None, raw.error, raw.header
+    if raw.ok and error is None:
         if header is DECODED:
-            value = buffers[0]
+            value = raw.buffers[0]
         elif header is not NIL:
             try:
-                value = codec.decode(header, buffers)
+                value = codec.decode(header, raw.buffers)
             except SwarmError as failed:
                 error = failed
     elif error is None:
         error = from_wire(msgspec.msgpack.decode(header, type=dict[str, str]))
-    return Answer(ticket, value, error, agent, epoch, attempts, queued, run, hops, far)
+    return Answer(
+        raw.ticket, value, error, raw.agent, raw.epoch, raw.attempts, raw.queued_s, raw.run_s, raw.hops, raw.far
+    )
 
 
-def encoded(taken: Taken) -> Taken:
+def encoded(raw: RawAnswer) -> RawAnswer:
     """What was decoded when it was taken, for those who want it as it was."""
-    return (taken[0], *codec.encode(taken[2][0]), *taken[3:]) if taken[1] is DECODED else taken
+    if raw.header is not DECODED:
+        return raw
+    header, buffers = codec.encode(raw.buffers[0])
+    return msgspec.structs.replace(raw, header=header, buffers=buffers)
 
 
 def copied(buffer: Any) -> Any:

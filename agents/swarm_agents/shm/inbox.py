@@ -13,6 +13,7 @@ import struct
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from swarm_agents import codec
 from swarm_agents.errors import Fenced, SwarmError
 from swarm_agents.shm import frame, hot
-from swarm_agents.shm.answers import DECODED, NIL, Answer, RawAnswer, Taken, Ticket, copied, decode, encoded, who_far
+from swarm_agents.shm.answers import DECODED, NIL, Answer, RawAnswer, Ticket, copied, decode, encoded, who_far
 from swarm_agents.shm.answers import reason as board_reason
 from swarm_agents.shm.blocks import block_address, free_block, hold_published
 from swarm_agents.shm.handover import receive
@@ -80,7 +81,7 @@ class Inbox:
         self._lock = threading.Lock()
         #: By slot those that have no answer yet; and answers that were taken and not polled.
         self._outstanding: dict[int, Ticket] = {}
-        self._ready: deque[Taken] = deque()
+        self._ready: deque[RawAnswer] = deque()
         self._arrays = board.arrays
         self._arena: Arena | None = None
 
@@ -113,7 +114,7 @@ class Inbox:
         """`poll` without decoding."""
         with self._lock:
             taken = self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
-        return [RawAnswer(*encoded(one)) for one in taken]
+        return [encoded(one) for one in taken]
 
     def wait(self, timeout: float) -> bool:
         """Waits for up to `timeout` seconds until there is an answer to poll: spinning shortly, then asleep.
@@ -143,21 +144,21 @@ class Inbox:
 
     # -- taking; the caller holds the lock
 
-    def _drain(self, max_n: int, copy: bool) -> list[Taken]:
+    def _drain(self, max_n: int, copy: bool) -> list[RawAnswer]:
         """What was taken before, then what lies on the board."""
         ready = self._ready
         while len(ready) < max_n and (taken := self._take(max_n - len(ready), copy)):
             ready.extend(taken)
         return [ready.popleft() for _ in range(min(max_n, len(ready)))]
 
-    def _take(self, limit: int, copy: bool) -> list[Taken]:
+    def _take(self, limit: int, copy: bool) -> list[RawAnswer]:
         """Takes answers off the board, at most `limit` or a buffer's worth.
 
         Raises:
             Fenced: this member was declared dead, and nothing is left of what was taken before.
         """
         found = self._take_some(self._hand_at, limit if limit < hot.TAKE_MOST else hot.TAKE_MOST, self._records_at)
-        out: list[Taken] = []
+        out: list[RawAnswer] = []
         if found > 0:
             for number in range(found):
                 self._read(number, copy, out)
@@ -171,15 +172,15 @@ class Inbox:
             raise self._fenced()
         return out
 
-    def _read(self, number: int, copy: bool, out: list[Taken]) -> None:
-        """Makes of a record what `RawAnswer` is made of."""
+    def _read(self, number: int, copy: bool, out: list[RawAnswer]) -> None:
+        """Makes an answer of a record."""
         view, at = self._records_view, number * hot.TAKE_STRIDE
         slot, word, kind, status, agent, epoch, queued, run, length, hops, _ = _RECORD.unpack_from(view, at)
         ticket = self._outstanding.get(slot)
         if ticket is None or (word >> 42) & GEN_MASK != ticket.gen:
             return  # an answer that a sweep has shown again
         header: bytes = b""
-        kept: list[Any] = []
+        kept: Sequence[Any] = ()
         error = None
         attempts = (word >> 3) & ATTEMPTS_MASK
         far = _HERE
@@ -227,7 +228,7 @@ class Inbox:
             error = board_reason((word >> 10) & BLOCK_MASK, ticket.kernel, attempts, most)
         del self._outstanding[slot]
         out.append(
-            (
+            RawAnswer(
                 ticket,
                 header,
                 kept,

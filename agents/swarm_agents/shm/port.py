@@ -135,9 +135,7 @@ class Port(Inbox):
             header, buffers = codec.encode((args, kwargs or {}), sharing)
         else:
             header, buffers = _NO_ARGUMENTS, ()
-        return self.submit_raw(
-            kernel, header, buffers, priority=priority, task_id=task_id, deadline=deadline, timeout=timeout
-        )
+        return self._post(kernel, header, buffers, priority.lane, task_id, deadline, timeout)
 
     def _submit_array(
         self,
@@ -168,12 +166,7 @@ class Port(Inbox):
             )  # fmt: skip
             if got < 0:
                 return None
-            slot = got & 0xFFFFFF
-            ticket = self._outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
-            self.submitted += 1
-            if not self.submitted & _TAKE_IN_EVERY and len(self._outstanding) > _TAKE_IN_EVERY:
-                self._ready.extend(self._take(hot.TAKE_MOST, True))
-            return ticket
+            return self._booked(task_id, kernel, lane, got)
 
     def submit_raw(
         self,
@@ -187,32 +180,72 @@ class Port(Inbox):
         timeout: float = 0.0,
     ) -> Ticket:
         """`submit` for arguments that `codec.encode` (here or on another node) has split already."""
+        return self._post(kernel, header, buffers, priority.lane, task_id, deadline, timeout)
+
+    def _post(
+        self,
+        kernel: str,
+        header: bytes,
+        buffers: Sequence[Any],
+        lane: int,
+        task_id: tuple[int, int] | None,
+        deadline: float | None,
+        timeout: float,
+    ) -> Ticket:
         known = self._names.get(kernel)
         if known is None:
             name = kernel.encode()
             known = kernel_id(kernel), name, frame.lay_out(name, _NO_ARGUMENTS, ()).prefix
             self._names[kernel] = known
-        number, name, alone = known
-        lane = priority.lane
+        number, name, inline = known
         due, wall = (0, 0) if deadline is None else _clocks(deadline)
         if task_id is None:
-            task_id = high, low = self._client_id, next(self._sequence)
-        else:
+            task_id = self._client_id, next(self._sequence)
+        high, low = task_id
+        if high >= _HALF or low >= _HALF:
             high, low = signed_id(task_id)
-        layout, block = None, -1
-        shared: Sequence[int] = ()
-        if header is _NO_ARGUMENTS:
-            inline = alone
-        else:
+        layout = None
+        if header is not _NO_ARGUMENTS:
             layout = frame.lay_out(name, header, buffers)
-            shared = checked(layout.names)
             inline = layout.as_bytes() if layout.size <= INLINE_MAX else b""
+        if inline and (layout is None or not layout.names):
+            with self._lock:
+                got = self._send(
+                    self._hand_at, lane, number, high, low, due, wall, id(inline) + frame.BYTES_AT, len(inline), -1
+                )
+                if got >= 0:
+                    return self._booked(task_id, kernel, lane, got)
+        return self._post_slowly(kernel, number, lane, task_id, (high, low, due, wall), layout, inline, timeout)
+
+    def _booked(self, task_id: tuple[int, int], kernel: str, lane: int, got: int) -> Ticket:
+        """Notes what was sent. The caller holds the lock."""
+        slot = got & 0xFFFFFF
+        outstanding = self._outstanding
+        ticket = outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
+        self.submitted += 1
+        if not self.submitted & _TAKE_IN_EVERY and len(outstanding) > _TAKE_IN_EVERY:
+            # Who submits many before he asks for the first answer would fill the lane with answers.
+            self._ready.extend(self._take(hot.TAKE_MOST, True))
+        return ticket
+
+    def _post_slowly(
+        self,
+        kernel: str,
+        number: int,
+        lane: int,
+        task_id: tuple[int, int],
+        words: tuple[int, int, int, int],
+        layout: frame.Layout | None,
+        inline: bytes,
+        timeout: float,
+    ) -> Ticket:
+        """Sends what takes a block or refers to shared arrays, and what found no room at first; see `submit`."""
+        shared = () if layout is None else checked(layout.names)
+        size, block = len(inline), -1
         give_up = 0.0
         while True:
             with self._lock:
-                if inline:
-                    size = len(inline)
-                else:
+                if not inline:
                     assert layout is not None
                     size = layout.size
                     block = self._store(layout, lane)
@@ -220,20 +253,11 @@ class Port(Inbox):
                 if inline or block >= 0:
                     if shared:
                         bind(self._scratch, shared)
-                    got = self._send(
-                        self._hand_at, lane, number, high, low, due, wall, frame.address_of(inline), size, block
-                    )
+                    got = self._send(self._hand_at, lane, number, *words, frame.address_of(inline), size, block)
                     if shared:
                         unbind(self._scratch)
                     if got >= 0:
-                        slot = got & 0xFFFFFF
-                        outstanding = self._outstanding
-                        ticket = outstanding[slot] = Ticket(task_id, kernel, lane, slot, got >> 24)
-                        self.submitted += 1
-                        if not self.submitted & _TAKE_IN_EVERY and len(outstanding) > _TAKE_IN_EVERY:
-                            # Who submits many before he asks for the first answer would fill the lane with answers.
-                            self._ready.extend(self._take(hot.TAKE_MOST, True))
-                        return ticket
+                        return self._booked(task_id, kernel, lane, got)
                     if block >= 0:
                         free_block(self._base, block, self._index, self._epoch)
                     if got == -3:
