@@ -87,6 +87,8 @@ class Carrier:
         self.peers: dict[str, Peer[Claimed]] = {}
         #: Nodes whose hubs keep copies of checkpoints.
         self.copying: set[str] = set()
+        #: Nodes whose hubs can be asked for them.
+        self.finding: set[str] = set()
         #: Nothing more leaves.
         self.draining = False
         self._reactor = reactor
@@ -212,6 +214,7 @@ class Carrier:
                 link.welcomed()
                 peer.limit = message.max_message_bytes
                 (self.copying.add if message.copies else self.copying.discard)(peer.node)
+                (self.finding.add if message.finds else self.finding.discard)(peer.node)
                 peer.window.grant(message.window, message.bytes)
                 link.send(schema.Heartbeat(self._reactor.clock(), load=self._desk.load()))
                 self._log.info("connected to a hub", node=peer.node, address=link.address)

@@ -224,7 +224,12 @@ class Desk:
             return None
         budget = None if claim.deadline is None else claim.deadline - time.time()
         submit = schema.Submit(
-            claim.task_id, claim.kernel, claim.priority.lane, budget, self._hops.get(claim.task_id, 0)
+            claim.task_id,
+            claim.kernel,
+            claim.priority.lane,
+            budget,
+            self._hops.get(claim.task_id, 0),
+            claim.attempt - 1,
         )
         return Claimed(submit, [bytes(claim.header), *claim.buffers], claim)
 

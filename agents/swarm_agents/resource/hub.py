@@ -132,6 +132,7 @@ class Hub:
             schema.Mirrored: self._on_mirror,
             schema.Confirmed: self._on_mirror,
             schema.Withdrawn: self._on_mirror,
+            schema.Wanted: self._on_mirror,
         }
         self._authenticator = (
             self._network.authenticator(
@@ -175,7 +176,8 @@ class Hub:
                 keep,
                 node,
                 most=settings.checkpoints.node_bytes,
-                nodes=self._copying,
+                nodes=lambda: self._with_copies(self.carrier.copying),
+                finders=lambda: self._with_copies(self.carrier.finding),
                 send=self._send_to,
                 origin=self._origin,
                 log=log,
@@ -335,6 +337,8 @@ class Hub:
     def _on_submit(self, session: Session, route: bytes, submit: schema.Submit, payload: list[Any]) -> None:
         if session.routes[-1] != route:
             self.sessions.prefer(session, route)
+        if submit.begun and self._mirroring is not None:
+            self._mirroring.ask()  # whoever begins it again here looks for its checkpoint where it was
         try:
             entry = self.submit(session, submit, payload)
         except SwarmFull as error:
@@ -389,9 +393,9 @@ class Hub:
         if self._mirroring is not None and session.kind == "hub" and session.node in self.peers:
             self._mirroring.heard(session.node, message, b"".join(bytes(part) for part in payload))
 
-    def _copying(self) -> list[str]:
+    def _with_copies(self, able: set[str]) -> list[str]:
         with self.reactor:
-            return [node for node, peer in self.peers.items() if peer.open and node in self.carrier.copying]
+            return [node for node, peer in self.peers.items() if peer.open and node in able]
 
     def _send_to(self, node: str, message: Any, payload: bytes = b"") -> bool:
         if len(payload) + schema.MAX_HEADER_BYTES > self._limit:
@@ -461,6 +465,7 @@ class Hub:
                 else min(CLIENT_HEARTBEAT, silence(self.settings)),
                 bytes=size,
                 copies=self._mirroring is not None,
+                finds=self._mirroring is not None,
             ),
             route=route,
         )

@@ -10,6 +10,11 @@ node that the task came from, which will claim it again; so nobody has to be tol
                                        ◀─  Confirmed(key, term, sequence)      of what it has now
       Withdrawn(key)                    ─▶   forgets it                        the task is answered
 
+A third node may be the one where the task goes on: neither its own nor the partner. Then nothing lies beside the board
+there, and the agent that begins the task asks its hub (`store.Store.ask`), which asks the few nodes that can have a
+copy (`holders`): `Wanted(key)`, answered by `Mirrored` or, where there is none, by `Confirmed` of term 0. Agents ask
+only while there is a reason: a node was lost of late, or a task has come here that was begun elsewhere.
+
 `Mirror` is the sending half, `Mirrored` copies received are kept by `Copies`. The hub owns sockets and time: it calls
 `Mirror.plan` every `INTERVAL` or so, sends what that says, and hands answers to `confirmed`.
 
@@ -32,9 +37,21 @@ from typing import Protocol
 
 from swarm_agents.runtime.keepfile import copy_of, numbers, read
 from swarm_agents.runtime.store import file_name, list_files, parse_task
-from swarm_agents.wire.schema import Confirmed, Mirrored, Withdrawn
+from swarm_agents.wire.schema import Confirmed, Mirrored, Wanted, Withdrawn
 
-__all__ = ["Confirmed", "Copies", "Mirror", "MirrorLink", "Mirrored", "Withdrawn", "newest_of", "partner", "read_bytes"]
+__all__ = [
+    "Confirmed",
+    "Copies",
+    "Mirror",
+    "MirrorLink",
+    "Mirrored",
+    "Wanted",
+    "Withdrawn",
+    "holders",
+    "newest_of",
+    "partner",
+    "read_bytes",
+]
 
 #: Seconds between two looks at what is new.
 INTERVAL = 0.25
@@ -50,7 +67,7 @@ _KEEP, _COPY = "board.keep-t", "board.copy-"
 class MirrorLink(Protocol):
     """What a hub provides: how a message gets to another node. It must not block."""
 
-    def send(self, node: str, message: Mirrored | Confirmed | Withdrawn, payload: bytes = b"") -> bool:
+    def send(self, node: str, message: Mirrored | Confirmed | Withdrawn | Wanted, payload: bytes = b"") -> bool:
         """False: there is no connection, or no room on it; try again later."""
         ...
 
@@ -58,10 +75,16 @@ class MirrorLink(Protocol):
 def partner(key: str, here: str, nodes: Iterable[str], origin: str = "") -> str | None:
     """The node that a key's copies go to: the one its task came from, else by the highest of hashes (rendezvous), so
     that a node that comes or goes changes the partners of few keys. None: there is no other node."""
-    others = sorted({node for node in nodes if node and node != here})
-    if origin in others:
-        return origin
-    return max(others, key=lambda node: hashlib.blake2b(f"{key}\0{node}".encode()).digest(), default=None)
+    return next(iter(holders(key, here, nodes, origin, 1)), None)
+
+
+def holders(key: str, here: str, nodes: Iterable[str], origin: str = "", most: int = 4) -> list[str]:
+    """The nodes that may have a key's copies, the likeliest first: where the task came from, then by `partner`'s
+    hashes, which a node that comes or goes does not change for the others."""
+    others = {node for node in nodes if node and node != here}
+    ranked = sorted(others, key=lambda node: hashlib.blake2b(f"{key}\0{node}".encode()).digest(), reverse=True)
+    first = [origin] if origin in others else []
+    return [*first, *(node for node in ranked if node != origin)][:most]
 
 
 @dataclass
@@ -206,6 +229,17 @@ class Copies:
                 if kept is not None:
                     return head.term, kept.sequence
         return 0, 0
+
+    def found(self, key: str) -> tuple[int, int, bytes] | None:
+        """The newest whole value that lies here for a task, whoever kept it: term, number, the bytes of its file."""
+        if parse_task(key) is None:
+            return None
+        for found in list_files(self._directory, (_KEEP.removesuffix("t"), _COPY), key):
+            with contextlib.suppress(OSError, ValueError):
+                copied = copy_of(found.path, key)
+                if copied is not None:
+                    return copied
+        return None
 
     def _used(self) -> int:
         total = 0

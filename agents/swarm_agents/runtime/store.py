@@ -35,10 +35,28 @@ if TYPE_CHECKING:
     from swarm_agents.runtime.volume import Volume
     from swarm_agents.shm.board import Board
 
-__all__ = ["Found", "Janitor", "Keeper", "Store", "agent_key", "file_name", "list_files", "parse_task", "task_key"]
+__all__ = [
+    "ASK",
+    "WANT",
+    "Found",
+    "Janitor",
+    "Keeper",
+    "Store",
+    "agent_key",
+    "file_name",
+    "list_files",
+    "parse_task",
+    "task_key",
+]
 
 #: Begins like the board's own file: who removes the board removes these.
-_KEEP, _COPY, _SPARE, _NEW = "board.keep-", "board.copy-", "board.spare-", "board.keepnew-"
+_KEEP, _COPY, _SPARE, _NEW, WANT = "board.keep-", "board.copy-", "board.spare-", "board.keepnew-", "board.want-"
+#: The hub touches it when checkpoints may lie on other nodes: agents ask for `ASK_FOR` seconds then.
+ASK = "board.ask"
+ASK_FOR = 60.0
+#: How long an agent waits for what other nodes have, at most (seconds).
+ASK_PATIENCE = 1.2
+_ASK_LOOK = 0.002
 _SMALLEST = 16 << 10
 #: A file is kept for the next task unless it is larger than this (bytes).
 _LARGEST_SPARE = 16 << 20
@@ -158,6 +176,23 @@ class Store:
                 best = kept
         return best
 
+    def ask(self, key: str) -> bool:
+        """Has the hub look for a task's checkpoint on other nodes, and waits until it has; False: no reason to ask."""
+        if parse_task(key) is None:
+            return False
+        try:
+            if time.time() - (self.directory / ASK).stat().st_mtime > ASK_FOR:
+                return False
+            wanted = self.directory / f"{WANT}{_digest(key)}"
+            wanted.write_text(key)
+        except OSError:  # nobody has ever touched it, or there is no room for a line
+            return False
+        until = time.monotonic() + ASK_PATIENCE
+        while wanted.exists() and time.monotonic() < until:
+            time.sleep(_ASK_LOOK)
+        wanted.unlink(missing_ok=True)
+        return True
+
     def keeper(self, key: str, held: Callable[[], bool], *, fresh: bool = True) -> Keeper:
         """The one writer of a key; `held` says whether it still is."""
         return Keeper(self, key, held, fresh)
@@ -259,6 +294,8 @@ class Keeper:
     def read(self, usable: Callable[[Kept], bool] = lambda _: True) -> Kept | None:
         """The newest value of this key, whoever kept it."""
         kept = self._store.read(self.key, fresh=self._fresh, usable=usable)
+        if kept is None and self._store.ask(self.key):
+            kept = self._store.read(self.key, fresh=self._fresh, usable=usable)
         if kept is not None:
             self._store.counts["resumed"] += 1
         return kept
@@ -370,7 +407,7 @@ class Janitor:
         """Removes what has been of no use for long; returns how many files. `alive`: members by index and epoch."""
         directory, now, removed = self._board.directory, self._clock(), 0
         try:
-            names = [name for name in os.listdir(directory) if name.startswith((_KEEP, _COPY, _SPARE, _NEW))]
+            names = [name for name in os.listdir(directory) if name.startswith((_KEEP, _COPY, _SPARE, _NEW, WANT))]
         except OSError:
             return 0
         living = {f"{index}-{epoch}" for index, epoch in alive}
@@ -390,7 +427,7 @@ class Janitor:
         name = path.name
         if name.startswith(_SPARE):
             return "-".join(name.removeprefix(_SPARE).split("-")[:2]) not in living
-        if name.startswith(_NEW):
+        if name.startswith((_NEW, WANT)):
             return True  # needed for a moment only
         if name.startswith(_COPY):
             with contextlib.suppress(OSError):

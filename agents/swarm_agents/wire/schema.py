@@ -50,6 +50,7 @@ __all__ = [
     "Report",
     "Submit",
     "TaskId",
+    "Wanted",
     "Welcome",
     "Withdrawn",
 ]
@@ -112,6 +113,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     bytes: Count = 1 << 40
     #: Whether it keeps other nodes' checkpoints: nobody else is sent any.
     copies: bool = False
+    #: Whether it answers `Wanted`.
+    finds: bool = False
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -124,6 +127,8 @@ class Submit(_Message, frozen=True, tag="submit"):
     budget: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
     #: Nodes that it has left behind; a hub does not forward it any more at `MAX_HOPS`.
     hops: Annotated[int, Meta(ge=0, le=255)] = 0
+    #: How often it was begun before, on nodes that it has left behind: there may be a checkpoint of it there.
+    begun: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
 class Accepted(_Message, frozen=True, tag="accepted"):
@@ -240,6 +245,12 @@ class Withdrawn(_Message, frozen=True, tag="withdrawn"):
     term: Number
 
 
+class Wanted(_Message, frozen=True, tag="wanted"):
+    """Whoever has a copy of this key sends it as `Mirrored`; who has none says so by `Confirmed` of term 0."""
+
+    key: Key
+
+
 Message = (
     Hello
     | Welcome
@@ -257,4 +268,5 @@ Message = (
     | Mirrored
     | Confirmed
     | Withdrawn
+    | Wanted
 )

@@ -63,6 +63,7 @@ MESSAGES = st.one_of(
         for message in (schema.Mirrored, schema.Confirmed)
     ),
     st.builds(schema.Withdrawn, NAMES, st.integers(0, 1 << 48)),
+    st.builds(schema.Wanted, NAMES),
 )
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=100), max_size=4)
 VALUES = st.recursive(
