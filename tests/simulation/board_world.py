@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from simulation.client import Client
 from simulation.ledger import Task
-from simulation.node import Client, Node, Pod
+from simulation.node import Node
+from simulation.pod import Pod
 from simulation.system import System
 from simulation.world import MS, S, World
 from swarm_agents.config import Failover, Role
@@ -28,7 +30,7 @@ from swarm_agents.shm.layout import (
     Geometry,
 )
 
-__all__ = ["run_board"]
+__all__ = ["left_on", "make_tasks", "run_board", "tidy"]
 
 _FAULTS = (
     *("kill", "kill", "stop", "hang", "hang", "cut", "cut", "pause"),
@@ -206,7 +208,7 @@ def finish(node: Node) -> dict[str, Any]:
     world, ledger = node.world, node.ledger
     # Who was begun to be replaced is there again, and knows that it was fenced.
     world.run(world.now + 30 * MS)
-    if not ledger.dirty and (owed := [each for each in _left(node) if not each.endswith("ports")]):
+    if not ledger.dirty and (owed := [each for each in left_on(node) if not each.endswith("ports")]):
         world.broken(f"leak: all tasks have been answered, nobody has died, and {', '.join(owed)} are left")
     for pod in node.pods:
         pod.closed = True
@@ -215,10 +217,10 @@ def finish(node: Node) -> dict[str, Any]:
     for process in list(world.processes.values()):
         if process is not world.outside and process is not node.anchor:
             process.kill()
-    world.step(node.anchor, _tidy, (node,))
+    world.step(node.anchor, tidy, (node,))
     if world.error is not None:
         raise world.error
-    if left := _left(node):
+    if left := left_on(node):
         world.broken(f"leak: after everybody has left and the board was tidied, {', '.join(left)} are left")
     for index in range(16):
         place = node.places.get(index)
@@ -232,13 +234,13 @@ def finish(node: Node) -> dict[str, Any]:
     }
 
 
-def _tidy(node: Node) -> None:
+def tidy(node: Node) -> None:
     for _ in range(2):
         node.eye.reap()
         node.eye.sweep()
 
 
-def _left(node: Node) -> list[str]:
+def left_on(node: Node) -> list[str]:
     """What is not free."""
     board = node.eye
     words, view = board.words, board.mapping.view

@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from simulation.world import MS, S
+from swarm_agents.shm.layout import GEN_MASK
 
 if TYPE_CHECKING:
     from simulation.node import Agent, Client
     from simulation.world import World
 
-__all__ = ["Ledger", "Task"]
+__all__ = ["Ledger", "Task", "is_filled"]
 
 #: An idle agent finds a task, and a submitter its answer, within this (ns)…
 SOON = 130 * MS
 #: …or, after somebody was killed in the midst of a call, when the board has been tidied twice.
 TIDIED = 2 * S + 300 * MS
+#: Deadlines are told in floating-point seconds of the wall clock (ns).
+ROUNDING = 2_000
 #: Who sleeps on a futex is up within this when it is woken (ns).
 WOKEN = 3 * MS
 
@@ -48,8 +51,10 @@ class Task:
     void: bool = False
     begun: int = 0
     committed: int = 0
-    #: How often it was handed back as begun once more: the board does not count that against the limit.
-    handed_back: int = 0
+    #: The task as its submitter, on another board or off the node, knows it; there it is counted how often it was
+    #: begun anywhere.
+    origin: Any = None
+    begun_anywhere: int = 0
     #: Who has it in hand, by this ledger.
     holders: list[Any] = field(default_factory=list)
 
@@ -60,7 +65,9 @@ class Ledger:
     def __init__(self, world: World, max_attempts: int) -> None:
         self.world = world
         self.max_attempts = max_attempts
-        self.tasks: dict[int, Task] = {}
+        #: By slot and generation; and by token those whose submission has not returned.
+        self.tasks: dict[tuple[int, int], Task] = {}
+        self._coming: dict[int, Task] = {}
         #: By lane: what is surely to be seen by whoever claims.
         self.ready: tuple[dict[int, Task], ...] = ({}, {}, {}, {})
         self.open: set[Task] = set()
@@ -87,8 +94,14 @@ class Ledger:
 
     # -- the life of a task
 
-    def accepted(self, client: Client, task: Task, ticket: Any, *, whole: bool) -> None:
+    def expects(self, task: Task) -> None:
+        """A task is about to be submitted."""
+        self._coming[task.token] = task
+
+    def accepted(self, client: Any, task: Task, ticket: Any, *, whole: bool) -> None:
         """A submission has returned; `whole`: nobody was cut short meanwhile, so nobody has seen the task yet."""
+        self._coming.pop(task.token, None)
+        self.tasks[ticket.slot, ticket.gen] = task
         task.ticket, task.owner, task.accepted = ticket, client, self.world.now
         self.open.add(task)
         if whole:
@@ -105,10 +118,11 @@ class Ledger:
         if killed:
             self.last_kill = self.world.now
 
-    def begins(self, agent: Agent, claim: Any, before: tuple[bool, int], stands: bool) -> Task:
+    def begins(self, agent: Agent, claim: Any, before: tuple[bool, int], stands: bool, *, first: int = 0) -> Task:
         """An agent has claimed a task.
 
         Args:
+            first: no lane before this one was to be looked at.
             before: whether it was fenced, and the world's cuts, when the call began.
             stands: whether the board says that it has the task now. Else it was stopped in the midst of the call for so
                 long that it was declared dead meanwhile: what it does with the task must have no effect.
@@ -116,10 +130,12 @@ class Ledger:
         world = self.world
         fenced, cuts = before
         token = claim.task_id[1]
-        task = self.tasks.get(token)
-        if task is None:
+        task = self.tasks.get((claim.slot, (claim._mine >> 42) & GEN_MASK)) or self._coming.get(token)
+        if task is None or task.token != token:
             world.broken(f"{agent.name} claimed a task that nobody has submitted: {claim.task_id}")
         assert task is not None
+        if task.origin is not None:
+            task.origin.begun_anywhere += 1
         if not stands and cuts != world.cuts:
             task.begun += 1
             return task
@@ -129,7 +145,7 @@ class Ledger:
         if fenced:
             world.broken(f"claim under an old epoch: {agent.name} was declared dead before it claimed task {token}")
         args = claim.args
-        if args[0] != token or args[1] != task.kind or not _is_filled(args[2], token, task.size):
+        if args[0] != token or args[1] != task.kind or not is_filled(args[2], token, task.size):
             world.broken(f"torn arguments: task {token} was claimed with those of task {args[0]}")
         if claim.priority.lane != task.lane:
             world.broken(f"task {token} of lane {task.lane} was claimed from lane {claim.priority.lane}")
@@ -137,15 +153,15 @@ class Ledger:
             world.broken(f"task {token} is begun again by {agent.name} after it was answered")
         if task.cancelled:
             world.broken(f"task {token} is begun by {agent.name} after it was said to be cancelled")
-        if task.deadline and claim.claimed_ns > task.deadline:
+        if task.deadline and claim.claimed_ns > task.deadline + ROUNDING:
             world.broken(f"task {token} is begun {(claim.claimed_ns - task.deadline) / MS:.1f} ms after its deadline")
-        if claim.attempt > self.max_attempts + task.handed_back:
+        if claim.attempt > self.max_attempts:
             world.broken(f"task {token} is begun for the {claim.attempt}th time; {self.max_attempts} are allowed")
         for holder in task.holders:
             if holder.has(task) and not holder.is_fenced():
                 world.broken(f"task {token} is claimed by {agent.name} while {holder.name}, which lives, has it")
         if cuts == world.cuts:
-            for lane in range(task.lane):
+            for lane in range(first, task.lane):
                 for other in self.ready[lane].values():
                     if not other.deadline or other.deadline > world.now:
                         world.broken(
@@ -169,26 +185,41 @@ class Ledger:
         self.count("committed")
 
     def answered(self, client: Client, answer: Any) -> None:
-        token = answer.ticket.task_id[1]
-        task = self.tasks[token]
-        world = self.world
-        if task.owner is not client or task.ticket is not answer.ticket:
-            world.broken(f"{client.name} got an answer to task {token}, which is not its own")
-        task.answers += 1
-        if task.answers > 1:
-            world.broken(f"doubled: task {token} has been answered twice")
-        self.open.discard(task)
-        self.ready[task.lane].pop(token, None)
-        error = answer.error
+        world, error = self.world, answer.error
+        task = self._answered(client, answer.ticket)
+        token = task.token
         if error is None:
             value = answer.value
-            if value[0] != token or not _is_filled(value[1], token, task.size if task.kind in ("big", "array") else 0):
+            if value[0] != token or not is_filled(value[1], token, task.size if task.kind in ("big", "array") else 0):
                 world.broken(f"torn value: task {token} was answered with that of task {value[0]}")
             if task.cancelled:
                 world.broken(f"task {token} was said to be cancelled, and was answered with a value")
             self.count("answered")
             return
-        name = type(error).__name__
+        self._excused(task, error)
+
+    def taken(self, hub: Any, ticket: Any, error: BaseException | None) -> None:
+        """A hub has taken an answer off the board, to send it to where the task came from."""
+        task = self._answered(hub, ticket)
+        self.count("passed on")
+        if error is not None:
+            self._excused(task, error)
+
+    def _answered(self, owner: Any, ticket: Any) -> Task:
+        task, world = self.tasks[ticket.slot, ticket.gen], self.world
+        token = task.token
+        if task.owner is not owner or task.ticket is not ticket:
+            world.broken(f"{owner.name} got an answer to task {token}, which is not its own")
+        task.answers += 1
+        if task.answers > 1:
+            world.broken(f"doubled: task {token} has been answered twice")
+        self.open.discard(task)
+        self.ready[task.lane].pop(token, None)
+        return task
+
+    def _excused(self, task: Task, error: BaseException) -> None:
+        """A task was answered with an error: there must be a reason."""
+        world, token, name = self.world, task.token, type(error).__name__
         self.count(name)
         if task.void:
             return  # its submitter was declared dead, and takes what it finds before it has noticed
@@ -196,7 +227,7 @@ class Ledger:
             if task.begun + self.hides < self.max_attempts:
                 world.broken(f"task {token} was given up after {task.begun} of {self.max_attempts} attempts")
         elif name == "DeadlineExceeded":
-            if not task.deadline or world.now < task.deadline:
+            if not task.deadline or world.now < task.deadline - ROUNDING:
                 world.broken(f"task {token} was answered as too late before its deadline")
         elif name == "TaskCancelled":
             if not task.unwanted:
@@ -204,7 +235,7 @@ class Ledger:
         elif not (name == "KernelError" and task.kind == "fail") and name != "SwarmFull":
             world.broken(f"task {token} was answered with {name}: {error}")
 
-    def abandoned(self, client: Client) -> None:
+    def abandoned(self, client: Any) -> None:
         """A client is gone: nobody waits for its tasks."""
         for task in [task for task in self.open if task.owner is client]:
             task.void = True
@@ -226,7 +257,8 @@ class Ledger:
             self.world.broken(f"false death: {name} was declared dead and has been running for {since / MS:.0f} ms")
 
 
-def _is_filled(value: Any, token: int, size: int) -> bool:
+def is_filled(value: Any, token: int, size: int) -> bool:
+    """Whether a buffer is what the task of this token should have there."""
     if not size:
         return value is None
     return len(value) == size and bool((value == token & 0xFF).all())

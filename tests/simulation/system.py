@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from simulation import control
+from simulation import control, fibers
 from simulation.world import World
 
 __all__ = ["Slept", "System", "run_coroutine"]
@@ -45,6 +45,8 @@ class System:
         self._used: list[tuple[Any, Any]] = []
         #: By the address of their boards.
         self.nodes: dict[int, Any] = {}
+        self.descriptors = fibers.Descriptors()
+        self._has_hubs = False
         control.install(lambda kind, a, b, c: self.world.hook(kind, a, b, c))
         self.time = SimpleNamespace(
             monotonic=lambda: self.world.now * 1e-9,
@@ -58,6 +60,8 @@ class System:
     def begin(self, world: World) -> None:
         """From now on everything happens in this world. The boards of the one before are given back."""
         self.world = world
+        fibers.use(world)
+        self.descriptors.clear()
         self.lives.clear()
         self.nodes.clear()
         for key, mapping in self._used:
@@ -66,6 +70,9 @@ class System:
 
     def end(self, world: World) -> None:
         """The run is over: what is collected later must not reach into another run's board."""
+        for process in list(world.processes.values()):
+            if process is not world.outside:
+                process.kill()
         for process in world.processes.values():
             member = getattr(getattr(process, "owner", None), "member", None)
             if member is not None:
@@ -79,7 +86,10 @@ class System:
 
     @staticmethod
     def _sleep(seconds: float) -> None:
-        raise Slept(seconds)
+        me = fibers.current()
+        if me is None:
+            raise Slept(seconds)
+        me.block(seconds)
 
     # -- boards
 
@@ -196,6 +206,28 @@ class System:
         guard.os = SimpleNamespace(kill=self._kill)  # type: ignore[attr-defined, assignment]
         watch._prove = lambda *args, **kwargs: None
         guard.read_threads = lambda pid: {}
+
+    def with_hubs(self) -> None:
+        """Replaces what hubs and clients off the node ask of the operating system, once."""
+        if self._has_hubs:
+            return
+        self._has_hubs = True
+        from swarm_agents.client import session, tcp
+        from swarm_agents.resource import desk, hub, peers, sessions
+        from swarm_agents.wire import reactor
+
+        chance = SimpleNamespace(randbits=lambda bits: self.world.rng.getrandbits(bits))
+        modules: tuple[Any, ...] = (desk, hub, peers, reactor, session, tcp)
+        for module in modules:
+            for name, stand_in in (("threading", fibers.THREADING), ("time", self.time), ("secrets", chance)):
+                if hasattr(module, name):
+                    setattr(module, name, stand_in)
+        # All that lasts long is shortened, so that a seed sees the end of it.
+        sessions.AWAY, sessions.REMEMBERED = 3.0, 6.0
+        hub.CLIENT_HEARTBEAT = 0.2
+        desk.ThreadPoolExecutor = fibers.Executor  # type: ignore[assignment, misc]
+        tcp.os = self.descriptors  # type: ignore[attr-defined, assignment]
+        tcp.select = SimpleNamespace(POLLIN=1, poll=lambda: fibers.Poll(self.descriptors))  # type: ignore[attr-defined]
 
     def _kill(self, pid: int, number: int) -> None:
         self.world.processes[pid].kill()
