@@ -6,9 +6,12 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import pytest
+
 from swarm_deploy.local.api.app import API, make_app
 from swarm_deploy.local.api.client import LocalClient
 from swarm_deploy.local.api.core import DEFINITIONS, Api
+from swarm_deploy.local.api.errors import ApiError
 from swarm_deploy.local.api.lifecycle import Sweeper, set_up
 from swarm_deploy.local.store import Store
 
@@ -158,3 +161,9 @@ def make_widget(name: str = "w", **spec: Any) -> Object:
 def make_pod(name: str = "p", **spec: Any) -> Object:
     """A valid Pod of one container."""
     return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "x:1"}], **spec}}
+
+
+async def refused(call: Any) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        await call
+    return error.value

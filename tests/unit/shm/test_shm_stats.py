@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,13 +19,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.shm import make_board, make_port, make_worker
+from support.shm import forked, make_board, make_port, make_worker
 from swarm_agents.config import Priority
 from swarm_agents.errors import SwarmError, SwarmFull
 from swarm_agents.resource.board_metrics import BoardMetrics, buckets
 from swarm_agents.shm import tally
 from swarm_agents.shm.board import Board, Member, Port, Worker
-from swarm_agents.shm.layout import EVENT_NAMES, HIST_BUCKETS, HIST_ROUND_TRIP, HIST_RUN, PATHS
+from swarm_agents.shm.layout import EVENT_NAMES, H_PAGE_BYTES, HIST_BUCKETS, HIST_ROUND_TRIP, HIST_RUN, PATHS
 from swarm_agents.shm.stats import Histogram
 
 LANES = [str(priority) for priority in Priority]
@@ -353,6 +356,41 @@ def test_reading_the_statistics_changes_nothing(board: Board, pair: tuple[Port, 
     before = board.stats()
     exported(board)
     assert board.stats() == before
+
+
+def test_shared_arrays_are_exported_and_what_is_reclaimed_of_the_dead_is_counted(board: Board) -> None:
+    keeper = board.join("keeper", "client")
+    arena = board.arena(keeper)
+    kept = [arena.put(np.zeros(shape)) for shape in (10, 3000)]
+
+    def labelled(name: str, **labels: str) -> float:
+        return value(exported(board)[name], "_total" if labels else "", **labels)
+
+    assert labelled("swarm_arena_arrays") == 2
+    assert labelled("swarm_arena_leases") == 2
+    page = board.words[H_PAGE_BYTES]
+    assert labelled("swarm_arena_array_bytes") == page * (1 + -(-24_000 // page))
+    assert labelled("swarm_arena_reclaimed", what="arrays") == 0
+
+    def hold_and_die() -> None:
+        member, port = make_port(board, "doomed")
+        held = board.arena(member).put(np.ones(5000))
+        port.submit("core.noop", (np.zeros(20_000),))
+        assert held.size
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with forked(hold_and_die) as child:
+        child.wait()
+    assert labelled("swarm_arena_arrays") == 3
+    board.reap()
+    board.sweep()
+    assert labelled("swarm_arena_arrays") == 2
+    assert labelled("swarm_arena_reclaimed", what="arrays") == 1
+    assert labelled("swarm_arena_reclaimed", what="leases") == 1
+    assert labelled("swarm_arena_reclaimed", what="blocks") >= 1
+    del kept
+    assert labelled("swarm_arena_array_bytes") == 0
+    board.leave(keeper)
 
 
 def test_kinds_of_round_trips_follow_each_other_in_the_order_of_the_paths(board: Board) -> None:
