@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from swarm_agents.config import AGENT_PORT, Role
-from swarm_operator.api.v1alpha1 import RESERVED_VOLUMES, KeyRef, PodTemplate, SwarmSpec, Toleration, Volume
+from swarm_operator.api.pod_template import RESERVED_VOLUMES, KeyRef, PodTemplate, Volume
+from swarm_operator.api.v1alpha1 import SwarmSpec, Toleration
 from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_labels, pod_selector, secret, service_account
 from swarm_operator.objects import metadata
 from swarm_operator.views import SwarmView

@@ -43,6 +43,7 @@ __all__ = [
     "LabelValue",
     "Model",
     "Name",
+    "Short",
     "Size",
     "duration",
     "fixed",
@@ -214,6 +215,7 @@ Duration = Annotated[
     str, StringConstraints(pattern=_DURATION_PATTERN, max_length=16), AfterValidator(_checked_duration)
 ]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=253)]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", min_length=1, max_length=128)]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", max_length=63)]
