@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from figures import quantile
-from scene import connection, eventually, on_board, swarm_of
+from scene import connection, eventually, on_board, start_hub, swarm_of
 
 __all__ = ["off_node", "on_node"]
 
@@ -88,7 +88,7 @@ def _gaps(losses: int, *, on_board_: bool) -> dict[str, float]:
                 if not on_board_:
                     pod.process.wait()
                     here.pods.remove(pod)
-                    here.start("resource", int(here.name[-1]), None).ready()
+                    start_hub(here).ready()
                 eventually(
                     "a hub again",
                     lambda: set(on_board(Board.attach(here.board), "resource")) - {agent},  # noqa: B023

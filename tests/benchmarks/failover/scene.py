@@ -25,7 +25,19 @@ from pods import Node, Pod, node, shared_memory  # noqa: E402
 
 from swarm_agents.config import Runtime  # noqa: E402
 
-__all__ = ["KERNEL", "connection", "crew", "eventually", "fill", "forget", "lose", "on_board", "swarm_of", "warm"]
+__all__ = [
+    "KERNEL",
+    "connection",
+    "crew",
+    "eventually",
+    "fill",
+    "forget",
+    "lose",
+    "on_board",
+    "start_hub",
+    "swarm_of",
+    "warm",
+]
 
 KERNEL = "bench.work"
 _RUNTIME = Runtime(kernel_modules=("failover_kernels",))
@@ -89,11 +101,23 @@ def swarm_of(*agents: int) -> Iterator[list[Node]]:
 
 def fill(here: Node, agents: int = 1) -> None:
     """Starts the pods of `node-n`: the n-th hub, and so many compute agents."""
-    number = int(here.name.rpartition("-")[2])
-    core = cores()[(number + 1) % 2]
-    here.start("resource", number, core)
+    start_hub(here)
     for agent in range(agents):
-        here.start("compute", number * 10 + agent, core)
+        here.start("compute", _number(here) * 10 + agent, _core(here))
+
+
+def start_hub(here: Node) -> Pod:
+    """Starts the hub's pod of a node."""
+    return here.start("resource", _number(here), _core(here))
+
+
+def _number(here: Node) -> int:
+    return int(here.name.rpartition("-")[2])
+
+
+def _core(here: Node) -> int:
+    """Nodes share the machine's cores in turn."""
+    return cores()[(_number(here) + 1) % 2]
 
 
 def connection(nodes: Sequence[Node], *, board: bool = False) -> Any:
