@@ -159,6 +159,11 @@ class Guard:
 
     def _died(self, info: MemberInfo, witness: str, silent: float) -> None:
         supervisor, agent = self._supervisor, self._supervisor.agent
+        try:
+            supervisor.board.refuse_cut()  # who has died may have died of it
+        except BoardMismatch as error:
+            supervisor.board_lost(error)
+            return
         own = agent is not None and (info.index, info.epoch) == (agent.index, agent.epoch)
         if own and witness in ("process", "lock"):
             return  # SIGCHLD says the same, and knows how it ended

@@ -292,8 +292,9 @@ class Supervisor:
 
     def board_lost(self, error: BoardMismatch) -> None:
         """Somebody has cut the board short: ends the pod while it can still say why."""
-        self.events.record("BoardLost", level="error", reason=str(error))
-        self._finish(1)
+        if not self._finished.done():
+            self.events.record("BoardLost", level="error", reason=str(error))
+            self._finish(1)
 
     def note_death(self, index: int, epoch: int, how: str) -> None:
         """Notes what a member has in hand that is about to be declared dead, and which of it will be set aside."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import msgspec
@@ -66,6 +67,18 @@ def test_a_board_of_another_geometry_is_refused_and_the_one_in_use_goes_on(node)
 def test_nothing_of_a_pod_that_could_not_start_is_left_on_the_node(node) -> None:
     node.start(0, POD_IP="192.0.2.1").ended()
     assert list((node.root / "shm").iterdir()) == []
+
+
+def test_a_pod_whose_board_was_cut_short_says_so_and_ends(node) -> None:
+    pods = [node.start(0).ready(), node.start(1).ready()]
+    os.truncate(node.board / "board", 4096)
+    # No agent and no supervisor is left to be killed by the kernel without a word of theirs.
+    assert [pod.ended() for pod in pods] == [1, 1]
+    for pod in pods:
+        [lost] = pod.log("BoardLost")
+        assert "truncated by somebody" in lost["reason"]
+        assert lost["level"] == "error"
+    node.start(0).ready()  # it makes a new board
 
 
 def test_a_pod_whose_agents_always_die_gives_up_with_status_1(node) -> None:
