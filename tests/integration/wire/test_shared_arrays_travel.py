@@ -3,55 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from support.boardkit import Node
-from support.wirekit import HubThread, connection, eventually, make_settings
+from support.wirekit import connection, eventually
 from swarm_agents.client import Swarm
-from swarm_agents.config import Hub as HubAddress
 from swarm_agents.errors import PayloadError, PayloadTooLarge
-from swarm_agents.resource.desk import Desk
-
-
-@pytest.fixture
-def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    nodes: list[Node] = []
-
-    def make(name: str) -> Node:
-        node = Node(tmp_path / name)
-        nodes.append(node)
-        return node
-
-    yield make
-    for node in nodes:
-        node.close()
-
-
-@pytest.fixture
-def serve(make_hub):
-    """Hubs on nodes, that know each other."""
-
-    def make(*nodes: Node) -> list[HubThread]:
-        names = [f"node-{node.directory.name}" for node in nodes]
-        settings = [make_settings() for _ in nodes]
-        hubs = tuple(
-            HubAddress(node=name, address=f"tcp://127.0.0.1:{each.transport.hub_port}")
-            for name, each in zip(names, settings, strict=True)
-        )
-        made = []
-        for node, name, each in zip(nodes, names, settings, strict=True):
-            desk = Desk(node.board, node.join(f"risk-resource-{name}", "resource"))
-            made.append(make_hub(desk, msgspec.structs.replace(each, hubs=hubs), node=name))
-        for hub in made:
-            eventually(lambda hub=hub: all(peer.open for peer in hub.hub.peers.values()))
-        return made
-
-    return make
 
 
 def test_a_program_puts_an_array_once_and_many_tasks_look_at_it(make_node):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from support.boardkit import Node
-from support.wirekit import HubThread, connection, eventually, make_settings
+from support.wirekit import connection, eventually
 from swarm_agents.client import (
     ConnectionLost,
     DeadlineExceeded,
@@ -23,9 +20,7 @@ from swarm_agents.client import (
     Unreachable,
     as_completed,
 )
-from swarm_agents.config import Hub as HubAddress
 from swarm_agents.errors import BoardMismatch
-from swarm_agents.resource.desk import Desk
 from swarm_agents.shm.board import Geometry
 
 
@@ -40,43 +35,6 @@ class Gate:
         self.entered.release()
         assert self.open.wait(20)
         return value
-
-
-@pytest.fixture
-def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    nodes: list[Node] = []
-
-    def make(name: str = "a", geometry: Geometry | None = None) -> Node:
-        node = Node(tmp_path / name, *([geometry] if geometry else []))
-        nodes.append(node)
-        return node
-
-    yield make
-    for node in nodes:
-        node.close()
-
-
-@pytest.fixture
-def serve(make_hub):
-    """Hubs on nodes; those of the nodes named know each other."""
-
-    def make(*nodes: Node) -> list[HubThread]:
-        names = [f"node-{node.directory.name}" for node in nodes]
-        settings = [make_settings() for _ in nodes]
-        hubs = tuple(
-            HubAddress(node=name, address=f"tcp://127.0.0.1:{each.transport.hub_port}")
-            for name, each in zip(names, settings, strict=True)
-        )
-        made = []
-        for node, name, each in zip(nodes, names, settings, strict=True):
-            member = node.join(f"risk-resource-{name}", "resource")
-            desk = Desk(node.board, member)
-            made.append(make_hub(desk, msgspec.structs.replace(each, hubs=hubs), node=name))
-        for hub in made:
-            eventually(lambda hub=hub: all(peer.open for peer in hub.hub.peers.values()))
-        return made
-
-    return make
 
 
 # -- through shared memory alone
@@ -289,6 +247,10 @@ def test_a_node_without_compute_agents_serves_by_forwarding(make_node, serve):
         future = swarm.submit("core.double", array)
         np.testing.assert_array_equal(future.result(10), array * 2)
         assert future.info.hops == 1
+        assert future.info.agent == "risk-compute-1-1", "not the hub that committed it"
+        small = swarm.submit("core.echo", None)
+        assert small.result(10) is None
+        assert small.info.agent == "risk-compute-1-1"
         assert list(swarm.map("core.echo", range(100))) == list(range(100))
         with pytest.raises(KernelError, match="boo"):
             swarm.run("core.fail", "boo", timeout=10)
