@@ -63,8 +63,7 @@ def test_the_tasks_of_a_killed_hub_are_answered_by_another_under_their_ids(hub_p
     assert sorted(desk.begun) == [future.task for future in futures]
 
 
-def test_a_stopped_hub_is_given_up_by_its_silence(hub_process, make_hub, monkeypatch):
-    monkeypatch.setattr("swarm_agents.client.tcp._SILENT_HEARTBEATS", 1.5)
+def test_a_stopped_hub_is_given_up_by_its_silence(hub_process, make_hub):
     address, process = hub_process()
     other = make_hub(node="node-b")
     where = connection_to(address, other.url)
