@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -129,11 +130,14 @@ class _Message(ctypes.Structure):
 
 
 def _iceoryx2_ports(name: str, *, echo: bool) -> tuple[Any, Any, Any]:
-    """The node, and the publisher and subscriber of one side."""
+    """The node, and the publisher and subscriber of one side. All its files have names that begin with `name`."""
     import iceoryx2 as iox2
 
     iox2.set_log_level(iox2.LogLevel.Error)
-    node = iox2.NodeBuilder.new().create(iox2.ServiceType.Ipc)
+    config = iox2.config.default()
+    config.global_cfg.prefix = iox2.FileName.new(f"{name}_")
+    config.global_cfg.root_path = iox2.Path.new(f"{tempfile.gettempdir()}/{name}/")
+    node = iox2.NodeBuilder.new().config(config).create(iox2.ServiceType.Ipc)
 
     def service(suffix: str) -> Any:
         named = node.service_builder(iox2.ServiceName.new(f"{name}/{suffix}"))
@@ -165,6 +169,15 @@ def iceoryx2_latency(count: int = 20_000) -> float:
     """One way by busy polling, as its own latency benchmark does it."""
     pin(cores()[0])
     name = f"agentswarm-bench-{os.getpid()}"
+    try:
+        return _iceoryx2_one_way(name, count)
+    finally:  # its nodes leave a file that is meant for the next ones
+        for left in Path("/dev/shm").glob(f"{name}_*"):
+            left.unlink()
+        shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)
+
+
+def _iceoryx2_one_way(name: str, count: int) -> float:
     node, publisher, subscriber = _iceoryx2_ports(name, echo=False)
     message = _Message.from_buffer_copy(MESSAGE)
 
