@@ -147,6 +147,12 @@ class FakeDesk:
         for waiting in self.waiting:
             waiting.cancelled = waiting.cancelled or waiting.submit.task == task
 
+    def withdraw(self, task: TaskId) -> bool:
+        found = next((waiting for waiting in self.waiting if waiting.submit.task == task and waiting.mine), None)
+        if found is not None:
+            self.waiting.remove(found)
+        return found is not None
+
     def claim(self, lane: int) -> Claimed | None:
         if not self.waiting or lane != 2:
             return None

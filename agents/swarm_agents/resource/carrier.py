@@ -25,6 +25,7 @@ from swarm_agents.errors import SwarmError
 from swarm_agents.resource.balance import MAX_HOPS, Candidate, choose, surplus
 from swarm_agents.resource.desk import Claimed, Desk
 from swarm_agents.resource.peers import DEAD, SUSPECTED, Forward, Link, Peer
+from swarm_agents.resource.recall import Recalls
 from swarm_agents.wire import schema
 from swarm_agents.wire.frames import payload_bytes, unpack
 from swarm_agents.wire.keys import Keys
@@ -89,6 +90,9 @@ class Carrier:
         self.copying: set[str] = set()
         #: Nodes whose hubs can be asked for them.
         self.finding: set[str] = set()
+        #: Nodes whose hubs give back what is late and not begun.
+        self._recalling: set[str] = set()
+        self._recalls = Recalls()
         #: Nothing more leaves.
         self.draining = False
         self._reactor = reactor
@@ -215,6 +219,7 @@ class Carrier:
                 peer.limit = message.max_message_bytes
                 (self.copying.add if message.copies else self.copying.discard)(peer.node)
                 (self.finding.add if message.finds else self.finding.discard)(peer.node)
+                (self._recalling.add if message.recalls else self._recalling.discard)(peer.node)
                 peer.window.grant(message.window, message.bytes)
                 link.send(schema.Heartbeat(self._reactor.clock(), load=self._desk.load()))
                 self._log.info("connected to a hub", node=peer.node, address=link.address)
@@ -231,6 +236,8 @@ class Carrier:
     def _peer_answered(self, peer: Peer[Claimed], answer: schema.Answer, payload: Sequence[Any]) -> None:
         forward = peer.settle(answer.task)
         if forward is not None:
+            self._recalls.learn(forward.submit.kernel, self._reactor.clock() - forward.sent)
+            self._recalls.forget(answer.task)
             peer.heard_answer(forward, answer, payload_bytes(payload), self._reactor.clock())
             if not answer.node:
                 answer = msgspec.structs.replace(answer, node=peer.node)
@@ -253,6 +260,7 @@ class Carrier:
         peer.refuses_until = self._reactor.clock() + max(refusal.retry_after, RETRY_AFTER)
         forward = peer.settle(task)
         if forward is not None:
+            self._recalls.forget(task)
             # Refused is not begun: it must not count against the limit of attempts.
             self._hand_back([forward], refusal.message, untouched=True)
 
@@ -341,6 +349,7 @@ class Carrier:
         for peer in self.peers.values():
             busy = busy or bool(peer.forwarded)
             self._cancel_forwarded(peer)
+            self._recall(peer)
         if not self.draining and any(peer.open for peer in self.peers.values()):
             load = self._desk.load()
             busy = busy or any(load.depth)
@@ -355,8 +364,22 @@ class Carrier:
         for task, forward in list(peer.forwarded.items()):
             if self._desk.abandoned(forward.claim):
                 peer.settle(task)
+                self._recalls.forget(task)
                 peer.send(schema.Cancel(task))
                 self._end(forward, lambda forward: self._desk.drop(forward.claim))
+
+    def _recall(self, peer: Peer[Claimed]) -> None:
+        """Calls back what is late there, while there is somebody idle to take it."""
+        failover = self._settings.failover
+        if not peer.forwarded or peer.node not in self._recalling or not failover.straggler_share:
+            return
+        others = (other.load.idle for other in self.peers.values() if other is not peer and other.open)
+        if not (self._desk.load().idle or any(others)):
+            return
+        late = self._recalls.late(peer.forwarded.values(), failover, self._reactor.clock())
+        for at in range(0, len(late), IDS_A_MESSAGE):
+            peer.send(schema.Recall(tuple(late[at : at + IDS_A_MESSAGE])))
+        self._counts["recalled"] += len(late)
 
     def _move(self, lane: int) -> None:
         now = self._reactor.clock()

@@ -24,9 +24,10 @@ from msgspec import Struct
 
 from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
-from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_USED
+from swarm_agents.shm.layout import GEN_MASK, H_PAGE_BYTES, H_PAGES, H_PAGES_USED, H_STATES_AT, R_CANCELLED, READY
 from swarm_agents.shm.places import is_fenced
 from swarm_agents.shm.stats import read_depths
+from swarm_agents.shm.tasks import _end_ready
 from swarm_agents.wire import schema
 from swarm_agents.wire.frames import payload_bytes
 from swarm_agents.wire.reactor import Reactor
@@ -168,6 +169,18 @@ class Desk:
         ticket = self._tickets.get(task)
         if ticket is not None:
             self._port.cancel(ticket)
+
+    def withdraw(self, task: TaskId) -> bool:
+        """Takes a task off the board if nobody has begun it; False: it runs, or is answered. (Unlike `cancel`, which
+        asks a task that runs to end.)"""
+        ticket = self._tickets.get(task)
+        if ticket is None:
+            return False
+        board = self._board
+        word = struct.unpack_from("<q", board.mapping.view, board.words[H_STATES_AT] + ticket.slot * 8)[0]
+        if word & 7 != READY or (word >> 42) & GEN_MASK != ticket.gen:
+            return False
+        return bool(_end_ready(board.mapping.base, ticket.slot, word, R_CANCELLED))
 
     def answers(self) -> list[Answered]:
         """What has been answered since the last call. The port is looked at though nothing is in hand: only so does it

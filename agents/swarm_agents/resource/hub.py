@@ -61,6 +61,8 @@ __all__ = ["Hub"]
 CLIENT_HEARTBEAT = 1.0
 #: The most tasks that a session may have unanswered.
 WINDOW = 512
+#: A hub that was late is asked to take tasks again after this long (seconds).
+LATE_RETRY_AFTER = 1.0
 #: What is answered sooner needs no word that it was accepted (seconds).
 _ACCEPTED_AFTER = 0.05
 #: With answers of so many times `arenaSize` kept, no more are taken from the board.
@@ -125,6 +127,7 @@ class Hub:
             schema.Submit: self._on_submit,
             schema.Ack: self._on_ack,
             schema.Cancel: self._on_cancel,
+            schema.Recall: self._on_recall,
             schema.Heartbeat: self._on_heartbeat,
             schema.Credit: self._on_credit,
             schema.Query: self._on_query,
@@ -369,6 +372,15 @@ class Hub:
         if session.waiting:
             self._outbox.pump(session)
 
+    def _on_recall(self, session: Session, route: bytes, recall: schema.Recall, payload: list[Any]) -> None:
+        for task in recall.tasks:
+            entry = session.entries.get(task)
+            if entry is not None and len(entry.sessions) == 1 and self.desk.withdraw(task):
+                self.sessions.forget(session, task)
+                self.counts["given_back_late"] += 1
+                late = SwarmFull("it was late, and had not been begun here")
+                self._outbox.refuse_task(session, task, late, LATE_RETRY_AFTER)
+
     def _on_heartbeat(self, session: Session, route: bytes, beat: schema.Heartbeat, payload: list[Any]) -> None:
         if beat.echo:
             return
@@ -466,6 +478,7 @@ class Hub:
                 bytes=size,
                 copies=self._mirroring is not None,
                 finds=self._mirroring is not None,
+                recalls=True,
             ),
             route=route,
         )

@@ -18,7 +18,9 @@ def use_a_board_once() -> None:
     """Calls what claiming, answering, beating, watching and burying need."""
     from swarm_agents.config import Role
     from swarm_agents.shm.board import Board, Geometry
+    from swarm_agents.shm.layout import R_CANCELLED
     from swarm_agents.shm.second import begin_second, claimed, yield_second
+    from swarm_agents.shm.tasks import _end_ready
     from swarm_agents.shm.vigil import beat_until_stopped, glance, stop_beating
 
     with tempfile.TemporaryDirectory(prefix="swarm-warm-") as root:
@@ -43,6 +45,7 @@ def use_a_board_once() -> None:
             assert claim is not None
             finish(claim)
         ticket = port.submit("core.noop")
+        _end_ready(board.mapping.base, ticket.slot, -1, R_CANCELLED)  # of no effect: no state is this word
         port.cancel(ticket)
         port.poll()
         worker.claim(0.001)

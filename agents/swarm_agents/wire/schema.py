@@ -46,6 +46,7 @@ __all__ = [
     "Message",
     "Mirrored",
     "Query",
+    "Recall",
     "Refusal",
     "Report",
     "Submit",
@@ -115,6 +116,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     copies: bool = False
     #: Whether it answers `Wanted`.
     finds: bool = False
+    #: Whether it answers `Recall`.
+    recalls: bool = False
 
 
 class Submit(_Message, frozen=True, tag="submit"):
@@ -251,6 +254,12 @@ class Wanted(_Message, frozen=True, tag="wanted"):
     key: Key
 
 
+class Recall(_Message, frozen=True, tag="recall"):
+    """The tasks are late: those that have not been begun are to be refused, for another node to take."""
+
+    tasks: TaskIds
+
+
 Message = (
     Hello
     | Welcome
@@ -269,4 +278,5 @@ Message = (
     | Confirmed
     | Withdrawn
     | Wanted
+    | Recall
 )

@@ -64,6 +64,7 @@ MESSAGES = st.one_of(
     ),
     st.builds(schema.Withdrawn, NAMES, st.integers(0, 1 << 48)),
     st.builds(schema.Wanted, NAMES),
+    st.builds(schema.Recall, st.lists(st.tuples(U64, U64), max_size=5).map(tuple)),
 )
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=100), max_size=4)
 VALUES = st.recursive(
