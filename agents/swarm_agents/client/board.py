@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from swarm_agents.client.connection import Connection
-    from swarm_agents.shm.board import Answer, Ticket
+    from swarm_agents.shm.board import RawAnswer, Ticket
 
 __all__ = ["BoardChannel"]
 
@@ -59,8 +59,10 @@ class BoardChannel(Channel):
             BoardMismatch: it belongs to another user, release or swarm.
             SwarmFull: it has no place left.
         """
+        from swarm_agents.shm.answers import value_of
         from swarm_agents.shm.board import Board
 
+        self._value_of = value_of
         self.endpoint = endpoint
         self._sink = sink
         self._copy: bool = getattr(sink, "copy", True)
@@ -113,24 +115,10 @@ class BoardChannel(Channel):
         try:
             if self._lost is not None or self._closing:
                 raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}")
-            until = None if timeout is None else time.monotonic() + timeout
-            while True:
-                try:
-                    ticket = self._port.submit(
-                        request.kernel,
-                        request.args,
-                        request.kwargs,
-                        priority=request.priority,
-                        task_id=task,
-                        deadline=request.deadline,
-                        timeout=_WAIT_STEP if until is None else max(min(until - time.monotonic(), _WAIT_STEP), 0.0),
-                    )
-                    break
-                except SwarmFull:
-                    if self._lost is not None or self._closing:
-                        raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}") from None
-                    if until is not None and time.monotonic() >= until:
-                        raise
+            try:
+                ticket = self._submit(request, 0.0)
+            except SwarmFull:
+                ticket = self._submit_patiently(request, timeout)
         except Fenced as error:
             tickets.pop(task, None)
             self._give_up(error)
@@ -143,6 +131,30 @@ class BoardChannel(Channel):
         if self._idle:
             self._idle = False
             self._alarm.set()
+
+    def _submit(self, request: Request, timeout: float) -> Ticket:
+        return self._port.submit(
+            request.kernel,
+            request.args,
+            request.kwargs,
+            priority=request.priority,
+            task_id=request.task,
+            deadline=request.deadline,
+            timeout=timeout,
+        )
+
+    def _submit_patiently(self, request: Request, timeout: float | None) -> Ticket:
+        """Waits for room; in steps, for the channel may be closed meanwhile."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _WAIT_STEP if until is None else until - time.monotonic()
+            try:
+                return self._submit(request, max(min(left, _WAIT_STEP), 0.0))
+            except SwarmFull:
+                if self._lost is not None or self._closing:
+                    raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}") from None
+                if left <= 0:
+                    raise
 
     def cancel(self, task: TaskId) -> None:
         ticket = self._tickets.pop(task, None)
@@ -195,7 +207,7 @@ class BoardChannel(Channel):
         if not self._dispatch.acquire(False):
             return 0  # another thread is at it
         try:
-            answers = self._port.poll(copy=self._copy)
+            answers = self._port.take(copy=self._copy)
         finally:
             self._dispatch.release()
         for answer in answers:
@@ -209,7 +221,7 @@ class BoardChannel(Channel):
             self._poll()
         self._polling = False
 
-    def _settle(self, answer: Answer) -> None:
+    def _settle(self, answer: RawAnswer) -> None:
         task = answer.ticket.task_id
         self._tickets.pop(task, None)
         name: str | None = answer.far[0]
@@ -218,8 +230,9 @@ class BoardChannel(Channel):
             name = self._names.get(key)
             if name is None:
                 name = self._names[key] = self._board.member_name(answer.agent)
+        value, error = self._value_of(answer)
         info = TaskInfo(name, answer.attempts, answer.queued_s, answer.run_s, answer.hops)
-        self._sink.answered(task, answer.value, answer.error, info)
+        self._sink.answered(task, value, error, info)
 
     # -- the thread
 

@@ -23,7 +23,7 @@ from swarm_agents.shm.references import Shared
 
 __all__ = [
     "DECODED", "NIL", "PRIORITIES", "Answer", "RawAnswer", "Ticket", "copied", "decode", "encoded", "name_far",
-    "reason", "who_far",
+    "reason", "value_of", "who_far",
 ]  # fmt: skip
 
 PRIORITIES = tuple(Priority)
@@ -93,19 +93,26 @@ class Answer(msgspec.Struct, frozen=True, eq=False, gc=False):
     far: tuple[str, str] = _HERE
 
 
+def value_of(raw: RawAnswer) -> tuple[Any, SwarmError | None]:
+    """The value of an answer, or what is to be raised instead of it."""
+    error, header = raw.error, raw.header
+    if error is not None:
+        return None, error
+    if not raw.ok:
+        return None, from_wire(msgspec.msgpack.decode(header, type=dict[str, str]))
+    if header is NIL:
+        return None, None
+    if header is DECODED:
+        return raw.buffers[0], None
+    try:
+        return codec.decode(header, raw.buffers), None
+    except SwarmError as failed:
+        return None, failed
+
+
 def decode(raw: RawAnswer) -> Answer:
     """An answer as a program wants it."""
-    value, error, header = None, raw.error, raw.header
-    if raw.ok and error is None:
-        if header is DECODED:
-            value = raw.buffers[0]
-        elif header is not NIL:
-            try:
-                value = codec.decode(header, raw.buffers)
-            except SwarmError as failed:
-                error = failed
-    elif error is None:
-        error = from_wire(msgspec.msgpack.decode(header, type=dict[str, str]))
+    value, error = value_of(raw)
     return Answer(
         raw.ticket, value, error, raw.agent, raw.epoch, raw.attempts, raw.queued_s, raw.run_s, raw.hops, raw.far
     )

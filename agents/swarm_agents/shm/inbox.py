@@ -106,15 +106,16 @@ class Inbox:
         Raises:
             Fenced: this member was declared dead; what it waits for is over.
         """
-        with self._lock:
-            taken = self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
-        return [decode(one) for one in taken]
+        return [decode(one) for one in self.take(max_n, copy=copy)]
 
     def poll_raw(self, max_n: int = 256, *, copy: bool = True) -> list[RawAnswer]:
         """`poll` without decoding."""
+        return [encoded(one) for one in self.take(max_n, copy=copy)]
+
+    def take(self, max_n: int = 256, *, copy: bool = True) -> list[RawAnswer]:
+        """`poll` for who looks at the values by `answers.value_of`: some of them are decoded already."""
         with self._lock:
-            taken = self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
-        return [encoded(one) for one in taken]
+            return self._drain(max_n, copy) if self._ready else self._take(max_n, copy)
 
     def wait(self, timeout: float) -> bool:
         """Waits for up to `timeout` seconds until there is an answer to poll: spinning shortly, then asleep.
