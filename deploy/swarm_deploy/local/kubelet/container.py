@@ -9,7 +9,6 @@ it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -19,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from swarm_deploy.local.kubelet.admission import container_refusal
+from swarm_deploy.local.kubelet.container_program import NoImageError, make_program, real_paths
 from swarm_deploy.local.kubelet.cpus import Assignment
-from swarm_deploy.local.kubelet.environment import ConfigError, expand, make_environment
-from swarm_deploy.local.kubelet.images import Image, find_image
+from swarm_deploy.local.kubelet.environment import ConfigError
+from swarm_deploy.local.kubelet.images import Image
 from swarm_deploy.local.kubelet.logs import ContainerLog
 from swarm_deploy.local.kubelet.paths import Translation
 from swarm_deploy.local.kubelet.probes import Answer, Prober, ask_http, ask_tcp, port_number
@@ -38,7 +37,6 @@ Kind = Literal["init", "sidecar", "main"]
 _log = logging.getLogger(__name__)
 _MESSAGE = 4096
 _HOOK_LEAST = 2.0
-_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _FIELDS = {"init": "spec.initContainers", "sidecar": "spec.initContainers", "main": "spec.containers"}
 
 
@@ -165,10 +163,12 @@ class Container:
         said = ""
         while not self.home.ending.is_set():
             try:
-                return self._make_program()
+                self.spec = self._current()
+                program, self._image = make_program(self.home, self.spec, self.name)
+                return program
             except ConfigError as error:
                 reason, message = "CreateContainerConfigError", str(error)
-            except _NoImageError as error:
+            except NoImageError as error:
                 reason, message = "ErrImagePull" if not said else "ImagePullBackOff", str(error)
             waiting = Waiting(reason, message)
             last = self.state.state if isinstance(self.state.state, Terminated) else self.state.last
@@ -195,76 +195,6 @@ class Container:
             (c for c in self.home.object["spec"].get(group) or () if c["name"] == self.name), self.spec
         )
         return found
-
-    def _make_program(self) -> Program:
-        """Raises ConfigError or _NoImageError."""
-        home, pod = self.home, self.home.object
-        spec = self.spec = self._current()
-        image = find_image(spec["image"])
-        if image is None:
-            raise _NoImageError(
-                f"{spec['image']} is not here: the embedded cluster pulls no images, it runs agentswarm/agent and"
-                " agentswarm/operator from its own Python environment (and localhost/host, programs of this machine)"
-            )
-        if refusal := container_refusal(pod, spec, image):
-            raise ConfigError(refusal)
-        own = home.directory / "containers" / self.name
-        (own / "home").mkdir(parents=True, exist_ok=True)
-        translate = Translation(self._mounts(own))
-        cpus = home.assign(self.name)
-        base = {
-            **image.env,
-            "HOME": str(own / "home"),
-            "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
-            CONTAINER_MARK: f"{pod['metadata']['uid']}/{self.name}",
-        }
-        if account := self._account_mount():
-            # Clients look for them at a path that is not there; all of them know the way by a kubeconfig as well.
-            base["KUBECONFIG"] = str(_write_kubeconfig(own / "kubeconfig", home.node.server, home.mounts[account]))
-        if cpus.simulated:
-            base |= cpus.environment()
-        env = make_environment(pod, spec, base, home.node.sources, home.node.allocatable)
-        words = [*(spec.get("command") or image.command), *(spec.get("args") or ())]
-        if not words:
-            raise ConfigError(f"no command specified: the image {spec['image']} has none of its own")
-        argv = [translate(expand(word, env)) for word in words]
-        env = {name: translate(value) if base.get(name) != value else value for name, value in env.items()}
-        directory = translate(expand(spec["workingDir"], env)) if spec.get("workingDir") else str(own / "home")
-        security = spec.get("securityContext") or {}
-        self._image = image
-        return Program(
-            argv=argv,
-            env=env,
-            cwd=Path(directory),
-            cpus=cpus.real,
-            limits={"RLIMIT_CORE": 0},
-            no_new_privileges=security.get("allowPrivilegeEscalation") is False,
-        )
-
-    def _account_mount(self) -> str:
-        """The volume with the credentials of the pod's service account; empty when it has none."""
-        mounts = self.spec.get("volumeMounts") or ()
-        return next((str(mount["name"]) for mount in mounts if mount["mountPath"] == _ACCOUNT), "")
-
-    def _mounts(self, own: Path) -> dict[str, str]:
-        out = {}
-        for mount in self.spec.get("volumeMounts") or ():
-            real = self.home.mounts[mount["name"]]
-            below = mount.get("subPath") or ""
-            if mount.get("subPathExpr"):
-                env = make_environment(self.home.object, self.spec, {}, self.home.node.sources, {})
-                below = expand(mount["subPathExpr"], env)
-            if below:
-                inside = Path(os.path.normpath(real / below))
-                if not inside.is_relative_to(real):
-                    raise ConfigError(f"subPath {below} leads out of volume {mount['name']}")
-                if not inside.exists():
-                    inside.mkdir(parents=True)
-                real = inside
-            out[mount["mountPath"]] = str(real)
-        message = self.spec.get("terminationMessagePath") or "/dev/termination-log"
-        out.setdefault(message, str(own / "termination-log"))
-        return out
 
     # -- one run --------------------------------------------------------------------------------------------------
 
@@ -477,7 +407,7 @@ class Container:
 
     async def _execute(self, command: Any, seconds: float) -> tuple[int | None, bytes]:
         assert self._program is not None
-        translate = Translation(self._mounts(self.home.directory / "containers" / self.name))
+        translate = Translation(real_paths(self.home, self.spec, self.home.directory / "containers" / self.name))
         argv = [translate(word) for word in command]
         # A mark of its own: what it leaves behind ends with it, and what the container has left does not.
         env = {**self._program.env, CONTAINER_MARK: f"{self._program.env[CONTAINER_MARK]}/exec-{uuid.uuid4().hex[:8]}"}
@@ -498,10 +428,6 @@ class Container:
             self.condemn(self.home.grace)
 
 
-class _NoImageError(Exception):
-    pass
-
-
 def _any(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
     """Futures of different types, to be waited for together."""
     return set(futures)
@@ -513,23 +439,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:g}s"
     minutes, rest = divmod(seconds, 60)
     return f"{int(minutes)}m{rest:g}s"
-
-
-def _write_kubeconfig(path: Path, server: str, account: Path) -> Path:
-    """A kubeconfig with a pod's own credentials; its token stays a file of its own, which is renewed."""
-    namespace = account / "namespace"
-    context = {"cluster": "local", "user": "pod"}
-    if namespace.is_file():
-        context["namespace"] = namespace.read_text()
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {"name": "local", "cluster": {"server": server, "certificate-authority": str(account / "ca.crt")}}
-        ],
-        "users": [{"name": "pod", "user": {"tokenFile": str(account / "token")}}],
-        "contexts": [{"name": "local", "context": context}],
-        "current-context": "local",
-    }
-    path.write_text(json.dumps(document))
-    return path
