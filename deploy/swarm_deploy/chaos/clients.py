@@ -154,6 +154,12 @@ class Client(threading.Thread):
         future.add_done_callback(lambda done: self._answered(item, done))
         return True
 
+    def forget_gap(self) -> None:
+        """Gaps in service count from now on."""
+        with self._lock:
+            self.account.gap = Gap()
+            self._last = self._clock()
+
     def finish(self, timeout: float) -> None:
         """Sends nothing more, waits up to `timeout` seconds for what is underway, and leaves."""
         self._ending.set()

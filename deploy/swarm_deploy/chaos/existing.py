@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from swarm_agents.errors import Unreachable
 from swarm_deploy.chaos.faults import KINDS
@@ -46,8 +48,6 @@ async def _look(target: str) -> tuple[dict[str, Any], str]:
 
 def _beside_kubeconfig() -> list[Path]:
     """A local cluster writes its kubeconfig into its state directory."""
-    import os
-
     return [Path(part).expanduser().parent for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
 
 
@@ -65,7 +65,7 @@ class ClusterGround(Ground):
         from swarm_operator.kube import ApiError
 
         bare, _, query = path.partition("?")
-        pairs = dict(pair.partition("=")[::2] for pair in query.split("&")) if query else None
+        pairs = dict(parse_qsl(query)) or None  # the client quotes them again
         async with open_swarm(self._target) as (api, _, _):
             try:
                 data = await api.request(method, bare, query=pairs, body=body, content_type=kind)

@@ -100,7 +100,8 @@ def chaos(
     report.write_text(json.dumps(outcome.document(), indent=1) + "\n")
     for line in outcome.lines():
         say(line)
-    say(f"  {report}" + (f"; logs in {report.parent / 'chaos-logs'}" if outcome.complaints else ""))
+    logs = report.parent / "chaos-logs"
+    say(f"  {report}" + (f"; logs in {logs}" if outcome.complaints and isinstance(ground, OwnGround) else ""))
     return 1 if outcome.complaints else 0
 
 

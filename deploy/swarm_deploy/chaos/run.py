@@ -32,6 +32,10 @@ _DRAIN, _HEAL = RETRY_WINDOW + 15.0, 120.0
 _QUIET = 1.0
 #: How long a fault that nobody is there for is tried again, and how often (seconds).
 _PATIENCE, _LOOK = 3.0, 0.2
+#: To undo a fault takes no time; if it does, that is said (seconds).
+_LONG = 1.0
+#: How long the clients may take to have had their first answers (seconds).
+_FIRST = 60.0
 
 Say = Callable[[str], None]
 
@@ -90,7 +94,9 @@ class _Strand:
                 fault = self._faults.popleft()
                 self._late = max(self._late, self._now() - fault.at)
                 if fault.at + self._late + fault.lasts < self._outcome.seconds:
+                    began = self._now()
                     self._try(fault)
+                    self._late += self._now() - began
         except BaseException as error:
             self._outcome.problems.append(f"the faults ended early: {type(error).__name__}: {error}")
         finally:
@@ -132,6 +138,7 @@ class _Strand:
     def _undo(self, entry: tuple[float, Strike, Done]) -> None:
         self._on.remove(entry)
         _, strike, done = entry
+        began = self._now()
         try:
             strike.undo()
         except (SwarmError, OSError) as error:
@@ -141,6 +148,9 @@ class _Strand:
             if done.kind == "kill-api":
                 self._away.clear()
         done.until = self._now()
+        self._late += done.until - began
+        if done.until - began > _LONG:
+            self._say(f"{done.until:7.1f} s  {done.kind}: to undo it took {done.until - began:.1f} s")
 
 
 def run(
@@ -184,8 +194,11 @@ def run(
     for worker in workers:
         worker.start()
     try:
+        _await_first_answers(workers)
         time.sleep(_QUIET)
         outcome.began = time.monotonic()
+        for worker in workers:
+            worker.forget_gap()
         for strand in strands:
             strand.start()
         _watch(workers, strands, outcome)
@@ -232,6 +245,16 @@ def _where(ground: Ground, number: int, off: bool) -> Callable[[], Connection]:
         return msgspec.structs.replace(connection, board=None if off else connection.board, hubs=hubs)
 
     return where
+
+
+def _await_first_answers(workers: Sequence[Client]) -> None:
+    """Faults begin when everybody is being served: what a client loads when it connects is no gap in service."""
+    until = time.monotonic() + _FIRST
+    while any(not worker.account.answered and worker.problem is None for worker in workers):
+        if time.monotonic() > until:
+            names = ", ".join(worker.account.name for worker in workers if not worker.account.answered)
+            raise ChaosError(f"no answer within {_FIRST:.0f} s, before any fault, to {names}")
+        time.sleep(0.05)
 
 
 def _watch(workers: Sequence[Client], strands: Sequence[_Strand], outcome: Outcome) -> None:
