@@ -55,11 +55,12 @@ class Metrics(Collector):
         self._fences = Counter(
             "swarm_fences_total",
             "Agents that this pod's supervisor declared dead, by the witness: exit (it ended), process, lock, stopped, "
-            "confirmed (silent, as two watchers say), heartbeat (silent for deadAfter)",
+            "dying (killed, and not ended yet), confirmed (silent, as two watchers say), "
+            "heartbeat (silent for deadAfter)",
             ["witness"],
             registry=self._registry,
         )
-        for witness in ("exit", "process", "lock", "stopped", "confirmed", "heartbeat"):
+        for witness in ("exit", "process", "lock", "stopped", "dying", "confirmed", "heartbeat"):
             self._fences.labels(witness)
         for histogram, stages in ((self._failover, ("detect", "claim", "resume")), (self._replaced, ("fork", "ready"))):
             for stage in stages:

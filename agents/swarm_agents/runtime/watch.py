@@ -53,6 +53,7 @@ def judge(silent: float, limits: Limits, opinion: Opinion = Opinion.NONE) -> Ver
         return None
     enough = {
         Opinion.STOPPED: limits.suspect,
+        Opinion.DYING: limits.suspect,
         Opinion.CONFIRMED: limits.confirmed,
         Opinion.STARVED: limits.dead * PATIENCE,
         Opinion.NONE: limits.dead,
@@ -147,7 +148,7 @@ class Watch:
             self._log.warning("suspected", member=info.name, member_epoch=info.epoch, silent=round(verdict.silent, 4))
         verdict = judge(watched.silent, limits, self._ask(info, watched.pidfd is not None))
         if verdict is not None and verdict.dead:
-            known = verdict.opinion in (Opinion.STOPPED, Opinion.CONFIRMED)
+            known = verdict.opinion in (Opinion.STOPPED, Opinion.DYING, Opinion.CONFIRMED)
             self._died(key, str(verdict.opinion.value) if known else "heartbeat", verdict.silent)
 
     def released(self, index: int) -> None:

@@ -1,10 +1,12 @@
 """The second witness of a member's silence: the kernel where the process can be seen, other watchers where it can't.
 
 A heartbeat that stays away has two readings: the agent hangs, or it waits for a core. Whoever sees the process asks the
-kernel which it is. A process all of whose threads are stopped hangs for certain; one that has a thread which is ready
-to run and is not let run, or waits for the disk, is *starved*: its silence is the machine's fault, and taking its tasks
-away would only add to the load. Each pod has a PID namespace of its own on Kubernetes, so an agent is seen by its own
-supervisor alone; what that knows it says on the board (`swarm_agents.shm.witness`), and the others believe it.
+kernel which it is. A process all of whose threads are stopped hangs for certain. One that a fatal signal has reached
+is *dying*: it will never work again, though on a crowded machine it may take a second until it has ended, because each
+of its threads has to be let run once more for that. One that has a thread which is ready to run and is not let run, or
+waits for the disk, is *starved*: its silence is the machine's fault, and taking its tasks away would only add to the
+load. Each pod has a PID namespace of its own on Kubernetes, so an agent is seen by its own supervisor alone; what that
+knows it says on the board (`swarm_agents.shm.witness`), and the others believe it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Opinion", "Threads", "Witness", "opinion_of", "read_threads"]
 
-#: Of each thread: its state's letter, and the CPU time (ns) that it has had.
+#: Of each thread: its state's letter, `X` if it is about to be killed, and the CPU time (ns) that it has had.
 Threads = dict[int, tuple[str, int]]
+
+#: Fields of /proc/PID/task/TID/stat after the name (proc_pid_stat(5)): flags, of which PF_SIGNALED says that a fatal
+#: signal has been taken, and the thread's pending signals, of which bit 8 is SIGKILL: every thread is sent that when a
+#: fatal signal has come for one of them.
+_FLAGS, _PENDING = 6, 28
+_PF_SIGNALED = 0x400
+_SIGKILL = 1 << 8
 
 
 class Opinion(Enum):
@@ -34,6 +43,8 @@ class Opinion(Enum):
     CONFIRMED = "confirmed"
     #: The kernel says that it is stopped.
     STOPPED = "stopped"
+    #: The kernel says that it was killed, and has not ended yet.
+    DYING = "dying"
     #: It lives and waits for a core or the disk.
     STARVED = "starved"
 
@@ -44,9 +55,10 @@ def read_threads(pid: int) -> Threads:
     try:
         for tid in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{tid}/stat") as stat:
-                state = stat.read().rpartition(")")[2].split()[0]
+                fields = stat.read().rpartition(")")[2].split()
+            doomed = int(fields[_FLAGS]) & _PF_SIGNALED or int(fields[_PENDING]) & _SIGKILL
             with open(f"/proc/{pid}/task/{tid}/schedstat") as sched:
-                found[int(tid)] = state, int(sched.read().split()[0])
+                found[int(tid)] = "X" if doomed else fields[0], int(sched.read().split()[0])
     except (OSError, ValueError, IndexError):
         return {}
     return found
@@ -54,6 +66,8 @@ def read_threads(pid: int) -> Threads:
 
 def opinion_of(before: Threads, now: Threads) -> Opinion:
     """What two looks at a suspect's threads say. Pure."""
+    if any(state == "X" for state, _ in now.values()):
+        return Opinion.DYING
     if now and all(state in "Tt" for state, _ in now.values()):
         return Opinion.STOPPED
     for tid, (state, ran) in now.items():

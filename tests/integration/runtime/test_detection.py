@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from swarm_agents.runtime.witness import Opinion, opinion_of, read_threads
 def fences(pod) -> float:
     return sum(
         pod.metric(f'swarm_fences_total{{witness="{witness}"}}')
-        for witness in ("exit", "process", "lock", "stopped", "confirmed", "heartbeat")
+        for witness in ("exit", "process", "lock", "stopped", "dying", "confirmed", "heartbeat")
     )
 
 
@@ -87,3 +88,28 @@ def test_the_kernel_tells_the_stopped_from_the_starved() -> None:
     assert opinion_of({1: ("R", 5)}, {1: ("R", 5)}) is Opinion.STARVED, "ready to run, and was not let run"
     assert opinion_of({1: ("R", 5)}, {1: ("R", 9)}) is Opinion.NONE, "it runs, and does not beat"
     assert opinion_of({1: ("S", 5)}, {1: ("S", 5)}) is Opinion.NONE
+
+
+def test_a_process_that_was_killed_and_has_not_ended_yet_is_known_to_be_dying() -> None:
+    """A tracer holds it at the last moment of its life, as a crowded machine would."""
+    seize, go_on, trace_exit = 0x4206, 7, 0x40
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    program = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); print(flush=True)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as made:
+        assert made.stdout is not None
+        made.stdout.readline()
+        try:
+            if ptrace(seize, made.pid, None, trace_exit):
+                pytest.skip(f"nobody may be traced here: {os.strerror(ctypes.get_errno())}")
+            assert opinion_of({}, read_threads(made.pid)) is Opinion.NONE
+            made.send_signal(signal.SIGTERM)
+            os.waitpid(made.pid, os.WUNTRACED)  # it is about to take the signal
+            assert ptrace(go_on, made.pid, None, signal.SIGTERM) == 0
+            os.waitpid(made.pid, os.WUNTRACED)  # it is about to end
+            assert opinion_of({}, read_threads(made.pid)) is Opinion.DYING
+        finally:
+            made.kill()
+            ptrace(go_on, made.pid, None, None)
+    assert opinion_of({}, {1: ("S", 5), 2: ("X", 5)}) is Opinion.DYING
+    assert opinion_of({1: ("R", 5)}, {1: ("X", 5)}) is Opinion.DYING, "not starved: it will never work again"

@@ -81,6 +81,7 @@ def test_a_second_witness_decides_when_a_silence_is_a_death() -> None:
         return next(s for s in silences if (verdict := judge(s, limits, opinion)) and verdict.dead)
 
     assert dead_from(Opinion.STOPPED) == pytest.approx(0.1)
+    assert dead_from(Opinion.DYING) == pytest.approx(0.1)
     assert dead_from(Opinion.CONFIRMED) == pytest.approx(0.3)
     assert dead_from(Opinion.NONE) == pytest.approx(0.8)
     assert dead_from(Opinion.STARVED) == pytest.approx(0.8 * PATIENCE)
