@@ -40,6 +40,8 @@ __all__ = ["IDS_A_MESSAGE", "RETRY_AFTER", "Carrier", "heartbeat"]
 _BALANCE, _BALANCE_IDLE = 0.005, 0.02
 #: How many tasks may leave at once.
 _BALANCE_BATCH = 64
+#: Among so many peers, drawn anew for each task, it is chosen: looking at a thousand would take longer than a task.
+_CANDIDATES = 16
 #: Heartbeats between hubs, in intervals of the swarm's own: those are many a second, and cross a network.
 _HEARTBEATS = 5
 #: Acknowledgements go together, at most this much later (seconds).
@@ -387,7 +389,7 @@ class Carrier:
             local = self._desk.load()
             if surplus(local, lane) == 0:
                 return
-            candidates = [c for peer in self.peers.values() if (c := peer.candidate(now)) is not None]
+            candidates = self._candidates(now)
             # Whether anything may move at all is known before anything is claimed.
             if choose(local, candidates, lane=lane, size=0, run=None, rng=self._rng) is None:
                 return
@@ -397,6 +399,13 @@ class Carrier:
             if not self._forward(claimed, local, candidates, now):
                 self._desk.hand_back(claimed, untouched=True)
                 return
+
+    def _candidates(self, now: float) -> list[Candidate]:
+        """Peers to choose from: of many only some, because the choice is between two of them anyhow."""
+        peers = list(self.peers.values())
+        if len(peers) > _CANDIDATES:
+            peers = self._rng.sample(peers, _CANDIDATES)
+        return [c for peer in peers if (c := peer.candidate(now)) is not None]
 
     def _forward(self, claimed: Claimed, local: schema.Load, candidates: list[Candidate], now: float) -> bool:
         submit = claimed.submit
