@@ -44,6 +44,8 @@ _TOLD: Final = {
     "AgentStuck": "Warning",
     "FailedOver": "Normal",
     "Fenced": "Warning",
+    "HubBack": "Normal",
+    "HubLost": "Warning",
     "SiblingDeclaredDead": "Warning",
     "StandbyActivated": "Normal",
     "StandbySteppedBack": "Normal",

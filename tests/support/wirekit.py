@@ -229,6 +229,8 @@ class HubThread:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.errors: list[Any] = []
+        #: What the hub has put on record.
+        self.told: list[tuple[str, dict[str, Any]]] = []
         self.loop.set_exception_handler(lambda loop, context: self.errors.append(context))
         self._stop = asyncio.Event()
         self._kill = False
@@ -244,6 +246,7 @@ class HubThread:
                 log=structlog.get_logger(),
                 report=self.report,
                 rng=random.Random(self._seed),
+                tell=lambda event, **fields: self.told.append((event, fields)),
             )
             self.hub.reactor.on_error = self.errors.append
             self.rest = rest = Rest(

@@ -66,6 +66,7 @@ class ResourceAgent(AsyncAgent):
             log=context.log,
             report=self.report,
             keep=context.board.directory,
+            tell=context.tell,
         )
         rest = Rest(hub, self.keys.token, report=self.report, kernels=self.kernels)
         try:

@@ -81,11 +81,13 @@ class Carrier:
         rng: random.Random,
         askers: Callable[[TaskId], Container[str]] = lambda task: (),
         give_back: Callable[[TaskId, str], bool] = lambda task, node: False,
+        tell: Callable[..., None] = lambda event, **fields: None,
     ) -> None:
         """
         Args:
             askers: the nodes whose hubs wait for a task.
             give_back: tells such a node that the task will not be computed here; False: somebody else waits for it too.
+            tell: has an event put on record: its reason, and its facts by name.
         """
         self.peers: dict[str, Peer[Claimed]] = {}
         #: Nodes whose hubs keep copies of checkpoints.
@@ -109,6 +111,10 @@ class Carrier:
         self._rng = rng
         self._askers = askers
         self._give_back = give_back
+        self._tell = tell
+        #: Nodes that were reached, until they are lost; and those that were lost.
+        self._reached: set[str] = set()
+        self._lost_nodes: set[str] = set()
         #: No compute agent on this node: what comes is sent on at once.
         self._nobody_here = False
         self._stirred = False
@@ -225,6 +231,10 @@ class Carrier:
                 peer.window.grant(message.window, message.bytes)
                 link.send(schema.Heartbeat(self._reactor.clock(), load=self._desk.load()))
                 self._log.info("connected to a hub", node=peer.node, address=link.address)
+                self._reached.add(peer.node)
+                if peer.node in self._lost_nodes:
+                    self._lost_nodes.discard(peer.node)
+                    self._tell("HubBack", peer=peer.node)
             case schema.Refusal(task=task) if task is not None:
                 self._peer_refused(peer, task, message)
             case schema.Refusal():
@@ -274,7 +284,25 @@ class Carrier:
         if peer.open:
             self._resend(peer, link)
         else:
-            self._hand_back(peer.renew(), f"node {peer.node} is gone")
+            self._lost_peer(peer, link, outcome)
+
+    def _lost_peer(self, peer: Peer[Claimed], link: Link, outcome: Outcome) -> None:
+        """The last link is gone: what the node had in hand comes back, and that it was lost is put on record."""
+        found = self._reactor.clock()
+        forwards = peer.renew()
+        self._hand_back(forwards, f"node {peer.node} is gone")
+        if peer.node in self._reached:
+            self._reached.discard(peer.node)
+            self._lost_nodes.add(peer.node)
+            self._tell(
+                "HubLost",
+                level="warning",
+                peer=peer.node,
+                reason=outcome.value,
+                tasks=len(forwards),
+                detect=round(max(found - link.heard, 0.0), 6),
+                claim=round(self._reactor.clock() - found, 6),
+            )
 
     def _resend(self, peer: Peer[Claimed], link: Link) -> None:
         """Sends what went by a link that is lost, or not to be trusted, by another; what has arrived is recognised."""

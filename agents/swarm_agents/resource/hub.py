@@ -90,11 +90,12 @@ class Hub:
         rng: random.Random | None = None,
         keep: Path | None = None,
         network: Network | None = None,
+        tell: Callable[..., None] = lambda event, **fields: None,
     ) -> None:
         """Binds `host`:hubPort, and the other addresses that the settings give this node; `start` begins to serve.
 
         `keep`: the board's directory, where checkpoints lie; without one none is mirrored. `network` is the hub's own
-        from then on.
+        from then on. `tell` has an event put on record.
 
         Raises:
             PortInUse: another process listens there.
@@ -172,6 +173,7 @@ class Hub:
             rng=rng or random.Random(),
             askers=self._askers,
             give_back=self._give_back,
+            tell=tell,
         )
         self._mirroring: Mirroring | None = None
         if keep is not None:

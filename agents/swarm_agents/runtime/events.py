@@ -27,6 +27,8 @@ TOLD = frozenset(
         "AgentStuck",
         "FailedOver",
         "Fenced",
+        "HubBack",
+        "HubLost",
         "SiblingDeclaredDead",
         "StandbyActivated",
         "StandbySteppedBack",

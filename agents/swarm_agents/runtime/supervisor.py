@@ -183,6 +183,9 @@ class Supervisor:
         if agent is None:
             return
         if isinstance(message, control.Happened):
+            for stage in ("detect", "claim", "resume"):  # of a takeover that the agent itself has seen to
+                if stage in message.fields:
+                    self.exported.failover(stage, float(message.fields[stage]))
             self.events.record(message.event, **message.fields)
             return
         if isinstance(message, control.Joined):
