@@ -200,3 +200,22 @@ def test_pauses_double_up_to_a_minute() -> None:
     assert [pause(0.1, attempt) for attempt in (1, 2, 3, 4)] == [0.0, 0.1, 0.2, 0.4]
     assert pause(30, 99) == 60.0
     assert pause(None, 5) == 0.0
+
+
+def test_how_often_checkpoints_are_due_follows_the_settings_from_one_task_to_the_next() -> None:
+    from types import SimpleNamespace
+
+    import msgspec
+
+    from swarm_agents.compute.agent import ComputeAgent
+    from swarm_agents.config import Settings
+
+    settings = Settings(swarm="risk", namespace="default", uid="u")
+    agent = ComputeAgent.__new__(ComputeAgent)
+    agent.context = SimpleNamespace(settings=settings)  # type: ignore[assignment]
+    agent._worker = None
+    claim: Any = SimpleNamespace(deadline=None, cancelled=lambda: False, attempt=1)
+    kernel = registry.get("core.simulate")
+    assert agent._context_for(claim, kernel)._interval == settings.checkpoints.interval
+    agent.context.settings = msgspec.structs.replace(settings, checkpoints=Checkpoints(interval=7.0))
+    assert agent._context_for(claim, kernel)._interval == 7.0
