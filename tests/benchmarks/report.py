@@ -34,6 +34,7 @@ def machine() -> dict[str, str]:
         "governor": _text(_SYSTEM / "cpu0/cpufreq/scaling_governor") or "not shown",
         "virtual": "yes" if re.search(r"^flags\s*:.*\bhypervisor\b", info, re.MULTILINE) else "not shown",
         "python": platform.python_version(),
+        "busy before": f"{os.getloadavg()[0]:.1f} processes on average in the last minute",
     }
     if len(allowed) > 1:
         facts["cores"] = f"{allowed[0]} and {allowed[1]}"
