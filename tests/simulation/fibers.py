@@ -18,12 +18,12 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from simulation import control
-from simulation.world import MS, Process, S, Stopped, World
+from simulation.world import Process, S, Stopped, World
 
 __all__ = ["THREADING", "Descriptor", "Descriptors", "Executor", "Fiber", "Poll", "current", "use"]
 
-#: For so long (ns) may a thread go round without sleeping.
-_SPIN = 50 * MS
+#: So often may a thread go round without sleeping.
+_ROUNDS = 5_000
 #: By greenlet: whose thread it is.
 _fibers: dict[greenlet, Fiber] = {}
 
@@ -43,7 +43,7 @@ class Fiber:
         self._function = function
         self._args = args
         self._turn = 0
-        self._slept_at = process.world.now
+        self._rounds = 0
         self._blocked = False
         self._ended: list[Fiber] = []
         #: Whom `threading.current_thread` gives.
@@ -75,19 +75,18 @@ class Fiber:
         if seconds is not None:
             self.process.after(max(round(seconds * S), 1), self._resume, self._turn, False)
         woken = bool(self._greenlet.parent.switch())
-        self._slept_at = self.process.world.now
+        self._rounds = 0
         if not self.process.alive:
             raise Stopped
         return woken
 
     def spins(self) -> None:
         """It goes round without having slept: that takes time, too, and must not go on for ever."""
-        world = self.process.world
-        if world.now - self._slept_at > _SPIN:
-            world.broken(f"{self.process.name}: the thread {self.name} has been spinning for {_SPIN / MS:.0f} ms")
-        slept_at = self._slept_at
+        rounds = self._rounds + 1
+        if rounds > _ROUNDS:
+            self.process.world.broken(f"{self.process.name}: the thread {self.name} spins")
         self.block(2e-6)
-        self._slept_at = slept_at
+        self._rounds = rounds
 
     def wake(self, delay: int = 0) -> None:
         """Ends its sleep, if it sleeps."""

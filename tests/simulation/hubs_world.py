@@ -172,7 +172,8 @@ def make_fault(cluster: Cluster) -> None:
         else:
             path.wild = rng.choice((0.05, 0.5))
     elif kind == "lose-node":
-        lose(cluster, rng.choice(cluster.nodes), back=rng.randrange(300 * MS, 3000 * MS))
+        if not fabric.lost:
+            lose(cluster, rng.choice(cluster.nodes), rng.choice((300 * MS, 1500 * MS, 4000 * MS, 0)))
     elif kind == "kill-agent" and agents:
         rng.choice(agents).process.kill()
     elif kind == "hang-agent" and agents:
@@ -189,21 +190,22 @@ def make_fault(cluster: Cluster) -> None:
 
 
 def lose(cluster: Cluster, node: Node, back: int) -> None:
-    """A machine loses its power: nobody hears of it. It comes back with an empty memory, if at all."""
+    """A machine loses its power: nobody hears of it. It is back after so long (ns) with an empty memory; 0: never."""
     world = cluster.world
-    if node.name in cluster.fabric.lost:
-        return
     cluster.fabric.lost.add(node.name)
     for pod in node.pods:
+        pod.closed = not back
         pod.process.kill()
     for client in node.clients:
         client.process.kill()
+    node.gone = not back
 
     def again() -> None:
         cluster.fabric.lost.discard(node.name)
         cluster.fabric.flush()
 
-    world.outside.after(back, again)
+    if back:
+        world.outside.after(back, again)
 
 
 def settle(cluster: Cluster) -> None:
@@ -214,13 +216,12 @@ def settle(cluster: Cluster) -> None:
             process.plan, process.budget = None, 1 << 62
         process.aims.clear()
     began = world.now
-    ledgers = [node.ledger for node in cluster.nodes]
     clients = [client for node in cluster.nodes for client in node.clients]
 
     def answered() -> bool:
         return (
             not cluster.contract.open
-            and all(not ledger.open for ledger in ledgers)
+            and all(not node.ledger.open or node.gone for node in cluster.nodes)
             and all(not client.process.alive or not client.wishes for client in (*clients, *cluster.remotes))
         )
 
@@ -231,7 +232,7 @@ def settle(cluster: Cluster) -> None:
         task = min(cluster.contract.open, key=lambda task: task.token)
         world.broken(f"lost: {len(cluster.contract.open)} tasks from off the node unanswered {within}, as {task.token}")
     for node in cluster.nodes:
-        if node.ledger.open:
+        if node.ledger.open and not node.gone:
             task = min(node.ledger.open, key=lambda task: task.token)
             state = node.eye.slot_state(task.ticket.slot)
             world.broken(

@@ -263,8 +263,28 @@ BOARD_MUTANTS = (
     Mutant(22, "death-not-seen", "the locks of the killed are not asked for, and their heartbeats not missed"),
 )
 
+#: Bugs of hubs and of clients off the node; all of them in `patches`.
+HUB_MUTANTS = (
+    Mutant(40, "asked-twice", "a task that is asked for again is put on the board again", world="hubs"),
+    Mutant(41, "acknowledged-in-vain", "answers are kept for ever, though acknowledged", world="hubs"),
+    Mutant(42, "loss-forgotten", "what a lost or refusing node had in hand is not handed back", world="hubs"),
+    Mutant(43, "path-forgotten", "what went by a path that broke is not sent again by the other", world="hubs"),
+    Mutant(44, "not-asked-again", "a client that finds another hub does not submit again what is open", world="hubs"),
+    Mutant(45, "credit-kept", "an answered task still counts against the credit", world="hubs"),
+    Mutant(46, "answer-counted-again", "an answer that comes twice is committed twice", world="hubs"),
+    Mutant(47, "circle", "a task is sent on to the node that waits for it", world="hubs"),
+    Mutant(48, "refusal-forgotten", "a task that another node refused stays in nobody's hand", world="hubs"),
+    Mutant(49, "sessions-kept", "a client that is gone is never forgotten", world="hubs"),
+    Mutant(50, "lane-lost", "a forwarded task loses its priority", world="hubs"),
+    Mutant(51, "silence-trusted", "a node that says nothing any more is waited for", world="hubs"),
+    Mutant(52, "silent-hub-kept", "a client waits for a hub that says nothing any more", world="hubs"),
+    Mutant(53, "memory-reused", "a claim is settled while its arguments are still being sent", world="hubs"),
+    Mutant(54, "hops-unbounded", "tasks wander from node to node", world="hubs"),
+    Mutant(55, "deadline-too-soon", "a task from off the node has less time than its client gave", world="hubs"),
+)
+
 #: All of them, by name.
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in BOARD_MUTANTS}
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*BOARD_MUTANTS, *HUB_MUTANTS)}
 
 
 def edits() -> dict[str, list[tuple[str, str]]]:

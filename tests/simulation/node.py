@@ -60,6 +60,8 @@ class Node:
         #: With other nodes: the network, and what is promised over all of them.
         self.fabric: Fabric | None = None
         self.contract: Contract | None = None
+        #: The machine is lost for good.
+        self.gone = False
         self.failover = failover
         self.settings = settings or Settings(swarm="sim", namespace="sim", uid="simulated", failover=failover)
         self.directory = Path("/sim") / name

@@ -110,11 +110,20 @@ class RecordedPort:
     def _fenced(self) -> bool:
         raise self._port._fenced()
 
+    def cancel_ready(self, ticket: Any) -> bool:
+        return self._cancel(ticket, self._port.cancel_ready)
+
     def cancel(self, ticket: Any) -> bool:
+        return self._cancel(ticket, self._port.cancel)
+
+    def _cancel(self, ticket: Any, call: Any) -> bool:
         agent = self._agent
         task = agent.node.ledger.tasks[ticket.slot, ticket.gen]
-        task.unwanted = True
-        done = bool(self._port.cancel(ticket))
+        unwanted, task.unwanted = task.unwanted, True
+        done = bool(call(ticket))
+        if call == self._port.cancel or done:
+            unwanted = True
+        task.unwanted = unwanted
         if done:
             task.cancelled = True
             agent.node.ledger.ready[task.lane].pop(task.token, None)
