@@ -33,7 +33,7 @@ SWARM = {
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     running = Cluster(tmp_path_factory.mktemp("theirs") / "state")
-    running.start(nodes=2, cpus_per_node=4, back_off=0.2)  # the operator too
+    running.start(nodes=2, cpus_per_node=4, back_off=0.2)
     try:
         path = "/apis/agentswarm.dev/v1alpha1/namespaces/default/swarms/theirs?fieldManager=test&force=true"
         call(running.kubeconfig, "PATCH", path, SWARM, kind="application/apply-patch+yaml")
@@ -62,7 +62,7 @@ def chaos(tmp_path: Path, only: list[str], seconds: float = 6.0) -> tuple[int, d
         seed=3,
         only=only,
         weight=[],
-        every=1.5,
+        every=0.8,
         clients=2,
         nodes=1,
         replicas=1,
