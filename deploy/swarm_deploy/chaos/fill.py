@@ -61,7 +61,7 @@ def mountable(scratch: Path) -> str:
     try:
         mount(where, 1 << 16)
     except OSError as error:
-        return f"this process may not mount a file system ({error.strerror}): be root, or run under `unshare -Urm`"
+        return f"this process may not mount a file system ({error.strerror}): be root"
     unmount(where)
     return ""
 
