@@ -71,6 +71,8 @@ class ComputeAgent(AgentBase):
         self._ctx: Context | None = None
         self._waiting = Waiting(self._give_back)
         self._speculation = Speculation(context, self._context_for_second)
+        #: When the last task ended, or there was none (CLOCK_MONOTONIC ns): a clock that costs nothing.
+        self._now_ns = 0
         #: Counts the looks at what is asked of the agent.
         self._looks = 0
 
@@ -107,7 +109,7 @@ class ComputeAgent(AgentBase):
                 self._changed.clear()
                 continue
             due = waiting.take() if waiting else None
-            if due is None and speculation.due:
+            if due is None and self._now_ns >= speculation.next_ns:
                 claim = worker.claim(0.0)
                 if claim is None and (waiting or not speculation.look(worker)):
                     claim = worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
@@ -117,6 +119,8 @@ class ComputeAgent(AgentBase):
                 self._claim = claim
                 self._work(worker, claim, waited=due is not None)
                 self._claim = claim = None
+            else:
+                self._now_ns = time.monotonic_ns()
 
     def drain(self) -> None:
         """Returns when the agent will claim nothing more: it has looked, or is at a task and will look after that."""
@@ -159,7 +163,8 @@ class ComputeAgent(AgentBase):
             if result == _LATER:
                 scores.set_running(scores.running - 1)
             else:
-                elapsed = time.monotonic_ns() - begun
+                self._now_ns = time.monotonic_ns()
+                elapsed = self._now_ns - begun
                 scores.end(result, claim.lane, elapsed)
                 if result == _OK:
                     self._speculation.learn(claim.kernel_number, elapsed * 1e-9)

@@ -116,7 +116,8 @@ class Speculation:
         self._durations: dict[int, Durations] = {}
         #: When a claim was first seen, by its slot and state word.
         self._seen: dict[tuple[int, int], float] = {}
-        self._next = 0.0
+        #: When to look again, on CLOCK_MONOTONIC (ns), should there be nothing to claim.
+        self.next_ns = 0
         self._told: dict[str, float] = {}
         #: How this agent's second runs ended.
         self.counts: Counter[str] = Counter()
@@ -130,14 +131,9 @@ class Speculation:
             known = self._durations[kernel_number] = Durations()
         known.learn(seconds)
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time to look again, should there be nothing to claim."""
-        return self._clock() >= self._next
-
     def look(self, worker: Worker) -> bool:
         """Runs the worst straggler of the node a second time, if there is one; False: there is none."""
-        self._next = self._clock() + _LOOK
+        self.next_ns = int((self._clock() + _LOOK) * 1e9)
         failover = self._context.settings.failover
         member = self._context.member
         board = self._context.board

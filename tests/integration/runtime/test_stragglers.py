@@ -25,7 +25,7 @@ from swarm_agents.retry import Retry
 def work(number: int, *, ctx: Context) -> int:
     '''The same amount of work each time.'''
     block = bytes(1 << 16)
-    for _ in range(1000):
+    for _ in range(2000):
         ctx.check()
         hashlib.sha256(block).digest()
     return number
@@ -60,14 +60,21 @@ def throttled(pid: int) -> Iterator[None]:
 
 
 class Scene:
-    """Two agents that know what their work takes."""
+    """Two agents, the second of which knows what the work takes."""
 
-    def __init__(self, node: Any, client: Any) -> None:
+    def __init__(self, node: Any, client: Any, eventually: Any) -> None:
         self.node, self.client = node, client
         self.first, self.second = node.pods
+        self._eventually = eventually
+        self._drain(self.first)
         for kernel in ("crowded.work", "crowded.once"):
-            tickets = [client.submit(kernel, n) for n in range(80)]
-            assert len(client.answers(len(tickets), 120)) == 80
+            tickets = [client.submit(kernel, n) for n in range(25)]
+            assert len(client.answers(len(tickets), 120)) == 25
+        assert self.first.http("POST", "/v1/resume", b"")[0] == 202
+
+    def _drain(self, pod: Any) -> None:
+        assert pod.http("POST", "/v1/drain", b"")[0] == 202
+        self._eventually("drained", lambda: pod.status().get("state") == "drained")
 
     def won(self) -> float:
         return sum(pod.metric('swarm_second_runs_total{result="won"}') for pod in self.node.pods)
@@ -75,25 +82,17 @@ class Scene:
     def index(self, pod: Any) -> int:
         return int(self.client.info(pod.name).index)
 
-    def until_in_hand(self, pod: Any, kernel: str, eventually: Any) -> Any:
-        """A task that this pod's agent has begun: those that the other one took are answered first."""
-
-        def look() -> Any:
-            ticket = self.client.submit(kernel, 7)
-            for _ in range(400):
-                if self.client.info(pod.name).running:
-                    return ticket
-                found = self.client.port.poll(1)
-                if found:
-                    return None
-                time.sleep(0.001)
-            return None
-
-        return eventually("the agent has a task", look)
+    def give(self, kernel: str) -> Any:
+        """A task that the first agent has in hand while the second one has nothing to do."""
+        self._drain(self.second)
+        ticket = self.client.submit(kernel, 7)
+        self._eventually("it has begun", lambda: self.client.info(self.first.name).running)
+        assert self.second.http("POST", "/v1/resume", b"")[0] == 202
+        return ticket
 
 
 @pytest.fixture
-def scene(node: Any, client_of: Any) -> Scene:
+def scene(node: Any, client_of: Any, eventually: Any) -> Scene:
     (node.root / "crowded_kernels.py").write_text(KERNELS)
     settings = node.with_runtime(kernel_modules=("crowded_kernels",))
     # Far beyond the pauses that the throttled agent makes: it is slow, not dead.
@@ -103,7 +102,7 @@ def scene(node: Any, client_of: Any) -> Scene:
         node.start(ordinal, PYTHONPATH=str(node.root))
     for pod in node.pods:
         pod.ready()
-    return Scene(node, client_of(node))
+    return Scene(node, client_of(node), eventually)
 
 
 def test_the_tasks_of_a_throttled_agent_are_answered_by_its_sibling_and_once(scene: Scene, eventually: Any) -> None:
@@ -111,8 +110,11 @@ def test_the_tasks_of_a_throttled_agent_are_answered_by_its_sibling_and_once(sce
     pid = client.agent_pid(slow)
     before = slow.metric('swarm_tasks_total{priority="normal",result="overtaken"}')
     with throttled(pid):
-        tickets = {client.submit("crowded.work", n).task_id for n in range(40)}
-        answers = client.answers(40, 60)
+        late = scene.give("crowded.work")
+        (answer,) = client.answers(1, 60)
+        assert (answer.ticket, answer.agent) == (late, client.info(other.name).index)
+        tickets = {client.submit("crowded.work", n).task_id for n in range(20)}
+        answers = client.answers(20, 60)
     assert {answer.ticket.task_id for answer in answers} == tickets
     assert [answer.error for answer in answers if answer.error] == []
     assert {answer.attempts for answer in answers} == {1}, "nobody was declared dead"
@@ -130,19 +132,17 @@ def test_the_tasks_of_a_throttled_agent_are_answered_by_its_sibling_and_once(sce
     assert client.answers(1)[0].value == 41
 
 
-def test_second_runs_are_switched_off_by_a_push_and_never_made_of_what_may_be_begun_once(
-    scene: Scene, eventually: Any
-) -> None:
+def test_second_runs_are_switched_off_by_a_push_and_never_made_of_what_may_be_begun_once(scene: Scene) -> None:
     client, slow = scene.client, scene.first
     won = scene.won()
     with throttled(client.agent_pid(slow)):
-        scene.until_in_hand(slow, "crowded.once", eventually)
-        assert client.answers(client.port.pending, 60)[0].agent == scene.index(slow)
+        scene.give("crowded.once")
+        assert client.answers(1, 60)[0].agent == scene.index(slow)
     old = scene.node.settings
     new = msgspec.structs.replace(old, failover=msgspec.structs.replace(old.failover, straggler_share=0.0))
     for pod in scene.node.pods:
         assert pod.http("PUT", "/v1/settings", encode_settings(new))[0] == 200
     with throttled(client.agent_pid(slow)):
-        scene.until_in_hand(slow, "crowded.work", eventually)
-        assert client.answers(client.port.pending, 60)[0].agent == scene.index(slow)
+        scene.give("crowded.work")
+        assert client.answers(1, 60)[0].agent == scene.index(slow)
     assert scene.won() == won
