@@ -221,7 +221,7 @@ def test_a_peer_with_other_keys_is_never_given_work(make_hub):
 
 
 def test_a_task_is_not_passed_on_for_ever(pair):
-    """Each of two nodes believes the other to have workers; the task stays where it has been sent."""
+    """Each of two nodes believes the other to have workers: the task comes home, and is not sent again at once."""
     a, b = FakeDesk(workers=0, auto=False), FakeDesk(workers=0, auto=False)
     first, second = pair(a, b)
     for hub, other in ((first, "node-b"), (second, "node-a")):
@@ -229,10 +229,18 @@ def test_a_task_is_not_passed_on_for_ever(pair):
         peer.load = msgspec.structs.replace(a.load(), workers=4, idle=4)
         peer.heard_load = lambda load: None
     first.call(lambda: a.own((1, 1), "core.echo", 1))
-    eventually(lambda: second.hub.counts["forwarded"] == 1)
-    heartbeats(first, 5)
-    assert first.hub.counts["forwarded"] == 1
-    assert len(a.waiting) == 1
+    eventually(lambda: second.hub.counts["given_back"] == 1)
+    assert second.hub.counts["forwarded"] == 0, "not as another task to the hub that waits for it"
+    # Who gave it back is not asked again for a while.
+    eventually(lambda: first.hub.peers["node-b"].refuses_until > 0)
+
+    def done_at_home() -> bool:
+        first.call(a.work)
+        return (1, 1) in a.committed
+
+    eventually(done_at_home)
+    assert a.begun == [(1, 1)]
+    assert not b.begun
 
 
 def test_a_task_that_its_node_can_not_do_any_more_is_given_back_and_waits_for_nobody_in_a_circle(pair):
