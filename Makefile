@@ -71,6 +71,12 @@ ONLY ?=
 chaos: $(READY) ## Do faults to a local swarm while clients check every answer; SECONDS=1800, SEED=n, ONLY=kill,partition
 	@$(BIN)/swarm chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
+.PHONY: prove
+prove: $(READY) ## Run the long proofs: 10 000 kills of the data plane's members, and interleavings one preemption deeper
+	@SWARM_KILLS=10000 SWARM_RING_KILLS=10000 SWARM_HUB_KILLS=300 SWARM_STEPS=1 $(BIN)/pytest -m '' --timeout 3600 \
+	  tests/chaos/shm tests/unit/shm/test_shm_arena_steps.py tests/unit/shm/test_shm_protocol_steps.py \
+	  tests/unit/shm/test_shm_ring_steps.py tests/integration/wire/test_killed_hub.py $(PYTEST_ARGS)
+
 SEEDS ?= 1000
 .PHONY: sim
 sim: $(READY) ## Simulate SEEDS=1000 swarms with faults and check what was promised; SEED=n shows one again
@@ -79,6 +85,10 @@ sim: $(READY) ## Simulate SEEDS=1000 swarms with faults and check what was promi
 .PHONY: sim-mutants
 sim-mutants: $(READY) ## Plant faults and say how many seeds it takes the simulator to find each; SEEDS=n at most
 	@PYTHONPATH=tests $(BIN)/python -m simulation --mutants --seeds $(SEEDS)
+
+.PHONY: sim-scale
+sim-scale: $(READY) ## Simulate swarms of 10 to 1000 nodes; figures and plots go to docs/scale; CASES=100:10,... for less
+	@PYTHONPATH=tests $(BIN)/python -m simulation.scale $(if $(CASES),--cases $(CASES))
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and the layers' import rules
