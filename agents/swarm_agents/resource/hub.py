@@ -370,7 +370,11 @@ class Hub:
             self._outbox.pump(session)
 
     def _on_cancel(self, session: Session, route: bytes, cancel: schema.Cancel, payload: list[Any]) -> None:
-        self.sessions.finish(session, cancel.task, session.seen)
+        if session.kind == "hub":
+            # Not remembered: that hub may be asked for the task again, and send it here again.
+            self.sessions.forget(session, cancel.task)
+        else:
+            self.sessions.finish(session, cancel.task, session.seen)
         if session.waiting:
             self._outbox.pump(session)
 
@@ -504,6 +508,8 @@ class Hub:
             return self.sessions.expect(session, task)
         if self.sessions.is_finished(session, task):
             self.counts["repeated_late"] += 1
+            if session.kind == "hub":  # a copy that comes late finds nothing to take back there
+                raise SwarmFull("this node has answered the task before")
             return None
         size = payload_bytes(payload)
         if not self.sessions.has_room(session):

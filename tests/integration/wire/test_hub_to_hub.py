@@ -256,3 +256,17 @@ def test_a_task_that_its_node_can_not_do_any_more_is_given_back_and_waits_for_no
         eventually(lambda: (first.call(a.work), future.done())[1])
         assert future.result(0) == 42
     assert first.hub.counts["repeated"] == 0
+
+
+def test_a_task_that_was_recalled_can_be_sent_to_the_same_node_again(pair):
+    a, b = FakeDesk(workers=0, auto=False), FakeDesk(auto=False)
+    first, second = pair(a, b)
+    first.call(lambda: a.own((1, 1), "core.double", 1))
+    eventually(lambda: len(b.waiting) == 1)
+    first.call(lambda: a.given_up.add((1, 1)))
+    eventually(lambda: b.cancelled == [(1, 1)])
+    # Whoever wanted it comes back, and asks for it under the same id.
+    first.call(lambda: a.own((1, 1), "core.double", 21))
+    eventually(lambda: len(b.waiting) == 2)
+    second.call(b.work)
+    eventually(lambda: a.committed == {(1, 1): 42})
