@@ -53,9 +53,9 @@ class HubAgent(Agent):
         pass
 
     def check_once(self, origin: Task) -> None:
-        """A task is about to be put on the board: it must not be there on this hub's behalf already."""
+        """A task is about to be put on the board: no other is there under its id, but one that was given up."""
         for task in self.node.ledger.open:
-            if task.origin is origin and task.owner is self:
+            if task.origin is origin and task.owner is self and not task.unwanted:
                 self.node.world.broken(f"doubled: {self.name} puts task {origin.token} on its board twice")
 
     # -- its life

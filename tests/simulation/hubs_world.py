@@ -73,6 +73,7 @@ class Cluster:
         for name in names:
             node = Node(system, world, name, failover, geometry=geometry, settings=settings)
             node.fabric, node.contract = self.fabric, self.contract
+            node.skew = rng.choice((0.0, rng.uniform(-100, 100), 3600.0))
             self.nodes.append(node)
         self.arena = arena
 
@@ -105,6 +106,7 @@ def run_hubs(system: System, world: World) -> dict[str, Any]:
         hubs = list(cluster.addresses)
         rng.shuffle(hubs)
         client = RemoteClient(system, world, cluster.fabric, cluster.contract, f"c{number}", tuple(hubs), wishes)
+        client.process.skew = rng.choice((0.0, rng.uniform(-100, 100)))
         cluster.remotes.append(client)
         for when, task in wishes:
             if rng.random() < 0.05:
@@ -181,10 +183,7 @@ def make_fault(cluster: Cluster) -> None:
     elif kind == "kill-client" and rng.random() < 0.5:
         rng.choice(cluster.remotes).process.kill()
     elif kind == "clock":
-        for node in cluster.nodes:
-            skew = rng.choice((0.0, rng.uniform(-100, 100), 3600.0))
-            for process in (pod.process for pod in node.pods):
-                process.skew = skew
+        rng.choice(cluster.nodes).skew = rng.choice((0.0, rng.uniform(-100, 100), 3600.0))
     elif kind == "pod":
         rng.choice(cluster.hub_pods).process.kill()
 

@@ -60,6 +60,8 @@ class Node:
         #: With other nodes: the network, and what is promised over all of them.
         self.fabric: Fabric | None = None
         self.contract: Contract | None = None
+        #: By how much the machine's wall clock is wrong (seconds).
+        self.skew = 0.0
         #: The machine is lost for good.
         self.gone = False
         self.failover = failover

@@ -39,6 +39,8 @@ class Clockwork:
         self.now = 1000.0
         self._heap: list[tuple[float, int, Net | None, Callable[..., object], tuple[Any, ...]]] = []
         self.routers: dict[str, Socket] = {}
+        #: When an agent began each task last, wherever that was.
+        self.begun: dict[Any, float] = {}
 
     def at(self, when: float, net: Net | None, function: Callable[..., object], *args: Any) -> None:
         """Calls a function then, unless its machine is lost by then."""
@@ -210,7 +212,7 @@ def _raise(error: Exception) -> None:
 class Work:
     """A task on one machine."""
 
-    __slots__ = ("begun", "claimed", "done", "machine", "run", "since", "submit", "visitor")
+    __slots__ = ("begun", "claimed", "done", "run", "since", "submit", "visitor")
 
     def __init__(self, submit: schema.Submit, run: float, since: float, visitor: bool) -> None:
         self.submit = submit
@@ -220,8 +222,6 @@ class Work:
         self.visitor = visitor
         self.begun = self.done = 0.0
         self.claimed = False
-        #: Where it was begun last.
-        self.machine: Machine | None = None
 
 
 class Machine:
@@ -231,7 +231,6 @@ class Machine:
         self.net = net
         self.workers = workers
         self.idle = workers
-        self.busy_seconds = 0.0
         self._mean = mean
         self._slots = slots
         self._queue: deque[Work] = deque()
@@ -239,7 +238,6 @@ class Machine:
         self._callback: Callable[[], object] = lambda: None
         #: Tasks of its own clients, by id.
         self.own: dict[schema.TaskId, Work] = {}
-        self.moved = 0
 
     def arrive(self, task: schema.TaskId, run: float) -> None:
         """A client of the node submits a task."""
@@ -255,8 +253,7 @@ class Machine:
         while self.idle and self._queue:
             work = self._queue.popleft()
             self.idle -= 1
-            work.begun, work.machine = clockwork.now, self
-            self.busy_seconds += work.run
+            work.begun = clockwork.begun[work.submit.task] = clockwork.now
             clockwork.at(clockwork.now + work.run, self.net, self._end, work)
 
     def _end(self, work: Work) -> None:
@@ -297,8 +294,7 @@ class Machine:
     def commit(self, claimed: Claimed, answer: schema.Answer, payload: Sequence[Any], done: Any) -> None:
         work: Work = claimed.token
         now = self.net.clockwork.now
-        work.done, work.begun = now, now - answer.run - DELAY
-        self.moved += 1
+        work.done = now
         if work.visitor:
             self._answers.append(Answered(answer, [b"done"]))
             self.net.clockwork.at(now + 20e-6, self.net, self._callback)

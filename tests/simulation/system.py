@@ -82,7 +82,11 @@ class System:
 
     def _wall(self) -> float:
         process = self.world.current
-        return _EPOCH + self.world.now * 1e-9 + (process.skew if process is not None else 0.0)
+        skew = 0.0
+        if process is not None:
+            node = getattr(getattr(process, "owner", None), "node", None)
+            skew = process.skew + (node.skew if node is not None else 0.0)
+        return _EPOCH + self.world.now * 1e-9 + skew
 
     @staticmethod
     def _sleep(seconds: float) -> None:
