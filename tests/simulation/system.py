@@ -217,7 +217,7 @@ class System:
             return
         self._has_hubs = True
         from swarm_agents.client import session, tcp
-        from swarm_agents.resource import desk, hub, peers, sessions
+        from swarm_agents.resource import desk, greeting, hub, peers, sessions
         from swarm_agents.wire import reactor
 
         chance = SimpleNamespace(randbits=lambda bits: self.world.rng.getrandbits(bits))
@@ -228,7 +228,7 @@ class System:
                     setattr(module, name, stand_in)
         # All that lasts long is shortened, so that a seed sees the end of it.
         sessions.AWAY, sessions.REMEMBERED = 3.0, 6.0
-        hub.CLIENT_HEARTBEAT = 0.2
+        greeting.CLIENT_HEARTBEAT = 0.2
         desk.ThreadPoolExecutor = fibers.Executor  # type: ignore[assignment, misc]
         tcp.os = self.descriptors  # type: ignore[attr-defined, assignment]
         tcp.select = SimpleNamespace(POLLIN=1, poll=lambda: fibers.Poll(self.descriptors))  # type: ignore[attr-defined]

@@ -39,7 +39,8 @@ from swarm_agents.errors import (
     VersionMismatch,
     WrongKey,
 )
-from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier, heartbeat, silence
+from swarm_agents.resource import greeting
+from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier
 from swarm_agents.resource.desk import Answered, Claimed, Desk
 from swarm_agents.resource.grants import Grants
 from swarm_agents.resource.mirroring import Mirroring
@@ -57,8 +58,6 @@ from swarm_agents.wire.zap import peer_kind
 
 __all__ = ["Hub"]
 
-#: Heartbeats of a client, at most (seconds).
-CLIENT_HEARTBEAT = 1.0
 #: The most tasks that a session may have unanswered.
 WINDOW = 512
 #: A hub that was late is asked to take tasks again after this long (seconds).
@@ -327,7 +326,7 @@ class Hub:
         session = self._by_route(route)
         if session is None or type(message) is schema.Hello:
             if type(message) is schema.Hello:
-                self._hello(route, message, self._kinds.get(route) or peer_kind(frames[1]))
+                greeting.receive(self, route, message, self._kinds.get(route) or peer_kind(frames[1]))
             else:
                 self.counts["refused_stranger"] += 1
                 self._refuse(route, ConnectionLost("this hub does not know the connection: say hello first"))
@@ -440,58 +439,6 @@ class Hub:
         self.sessions.forget(session, task)
         self._outbox.refuse_task(session, task, SwarmFull("this node has become the busier one"), RETRY_AFTER)
         return True
-
-    def _hello(self, route: bytes, hello: schema.Hello, kind: str) -> None:
-        uid = self.settings.uid
-        if hello.swarm and hello.swarm != uid:
-            self._refuse(route, WrongKey(f"this is the swarm with UID {uid}, not {hello.swarm}: connect anew"))
-            return
-        if hello.peer == "hub" and kind not in ("hub", ""):
-            self._refuse(route, WrongKey("a client's key can't speak for a hub"))
-            return
-        if self.draining and hello.peer == "client":
-            self._refuse(route, ConnectionLost("this hub is leaving: use another one"))
-            return
-        if hello.peer == "hub":
-            # An earlier life of that node's hub: all that it sent was given back there.
-            for old in self.sessions:
-                if old.kind == "hub" and old.node == hello.node and old.number != hello.session:
-                    self.sessions.close(old)
-        now = self.reactor.clock()
-        session = self.sessions.open(hello.session, hello.peer, hello.name, hello.node, self._outbox.deliver, now)
-        if session.kind != hello.peer:
-            self._refuse(route, WrongKey("this session is another's: connect anew"))
-            return
-        again = bool(session.routes) and route not in session.routes and hello.peer == "hub"
-        self.sessions.attach(session, route)
-        self._kinds[route] = kind
-        session.room = hello.room
-        session.landed_at = now
-        tasks, size = self._grants.offer(session)
-        session.account.renew(tasks, size, now)
-        self._send(
-            session,
-            schema.Welcome(
-                swarm=self.settings.swarm,
-                uid=uid,
-                node=self.node,
-                instance=self._instance,
-                window=tasks,
-                max_message_bytes=self._limit,
-                heartbeat=heartbeat(self.settings)
-                if hello.peer == "hub"
-                else min(CLIENT_HEARTBEAT, silence(self.settings)),
-                bytes=size,
-                copies=self._mirroring is not None,
-                finds=self._mirroring is not None,
-                recalls=True,
-            ),
-            route=route,
-        )
-        if not again:  # a second path changes nothing for what is on its way by the first
-            session.restart()
-            for entry in self.sessions.unsent(session):
-                self._outbox.deliver(session, entry)
 
     def submit(self, session: Session, submit: schema.Submit, payload: Sequence[Any]) -> Entry | None:
         """Puts a session's task on the board, unless it is there already. None: it was done with before.

@@ -454,7 +454,7 @@ def test_a_hub_survives_ten_thousand_mutated_messages_and_serves_on(make_hub):
 
 
 def test_a_silent_hub_is_given_up(make_hub, monkeypatch):
-    monkeypatch.setattr("swarm_agents.resource.hub.CLIENT_HEARTBEAT", 0.1)
+    monkeypatch.setattr("swarm_agents.resource.greeting.CLIENT_HEARTBEAT", 0.1)
     desk = FakeDesk(auto=False)
     mute, other = make_hub(desk), make_hub(node="node-b")
     with Swarm.connect(connection(mute, other)) as swarm:
