@@ -85,12 +85,7 @@ def submit_in_the_arena_and_claim(p: SimpleNamespace) -> Ready:
     board = SmallBoard(p)
     parties = [board.party("client", board.submit(1, block=True)), board.party("agent", board.work(AGENT, 1))]
 
-    def check() -> None:
-        board.bury_killed(parties, agent=AGENT)
-        board.settle()
-        board.check()
-
-    return parties, ["agent"], check
+    return parties, ["agent"], lambda: board.end(parties, agent=AGENT)
 
 
 @case(KILL)
@@ -120,12 +115,7 @@ def two_agents_claim(p: SimpleNamespace) -> Ready:
     board.run(board.submit(1, 2))
     parties = [board.party("agent", board.work(AGENT, 2)), board.party("sibling", board.work(SIBLING, 2))]
 
-    def check() -> None:
-        board.bury_killed(parties, agent=AGENT)
-        board.settle()
-        board.check()
-
-    return parties, ["agent"], check
+    return parties, ["agent"], lambda: board.end(parties, agent=AGENT)
 
 
 @case(PAUSE, KILL)
@@ -140,12 +130,7 @@ def answers_are_taken_while_others_come(p: SimpleNamespace) -> Ready:
 
     parties = [board.party("agent", board.work(AGENT, 2)), board.party("client", client())]
 
-    def check() -> None:
-        board.bury_killed(parties, agent=AGENT)
-        board.settle()
-        board.check()
-
-    return parties, ["agent"], check
+    return parties, ["agent"], lambda: board.end(parties, agent=AGENT)
 
 
 @case(PAUSE)
@@ -429,12 +414,7 @@ def _handed_back(p: SimpleNamespace, begun: int) -> Ready:
 
     parties = [board.party("agent", give_back()), board.party("sibling", board.work(SIBLING, 2))]
 
-    def check() -> None:
-        board.bury_killed(parties, agent=AGENT)
-        board.settle()
-        board.check()
-
-    return parties, ["agent"], check
+    return parties, ["agent"], lambda: board.end(parties, agent=AGENT)
 
 
 @case(PAUSE, KILL)
@@ -455,12 +435,7 @@ def who_claims_what_was_handed_back_is_killed(p: SimpleNamespace) -> Ready:
     board.run(p.hand_back(BASE, slot, mine, 0))
     parties = [board.party("agent", board.work(AGENT, 1)), board.party("sweeper", board.sweep())]
 
-    def check() -> None:
-        board.bury_killed(parties, agent=AGENT)
-        board.settle()
-        board.check()
-
-    return parties, ["agent"], check
+    return parties, ["agent"], lambda: board.end(parties, agent=AGENT)
 
 
 @case(PAUSE, KILL)

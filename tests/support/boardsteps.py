@@ -245,6 +245,12 @@ class SmallBoard:
                 self.run(self.take(member=member, port=port))
         self.run(self.sweep())
 
+    def end(self, parties: Iterable[Party], **members: int) -> None:
+        """The killed are declared dead, the living do the rest, and everything is as it should be."""
+        self.bury_killed(parties, **members)
+        self.settle()
+        self.check()
+
     def check(self, *, lost: Iterable[int] = ()) -> None:
         """Each task was answered once, with its own result, committed once at most, and nothing is left.
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from swarm_agents.errors import SwarmError
 from swarm_deploy.chaos.faults import KINDS, choose, weigh
@@ -16,18 +13,11 @@ from swarm_deploy.chaos.ground import Ground
 from swarm_deploy.chaos.own import OwnGround
 from swarm_deploy.chaos.report import Outcome
 from swarm_deploy.chaos.run import run
+from swarm_deploy.session import Interrupted, signals_end_it, use_the_warm_cache
 
 __all__ = ["chaos", "kinds"]
 
 Say = Callable[[str], None]
-
-
-class _Interrupted(BaseException):
-    """A signal asks the run to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 def kinds() -> list[str]:
@@ -58,13 +48,13 @@ def chaos(
     names = choose(only)
     weights = weigh(weight, names)
     drawn = random.SystemRandom().randrange(1 << 31) if seed is None else seed
-    _use_the_warm_cache()
+    use_the_warm_cache()
     report.parent.mkdir(parents=True, exist_ok=True)
     say(f"seed {drawn}: `swarm chaos --seed {drawn} --seconds {seconds:g}` draws the same faults again")
     outcome: Outcome | None = None
     ground: Ground | None = None
     left: list[str] = []
-    with _signals():
+    with signals_end_it():
         try:
             if swarm is None:
                 ground = own = OwnGround(nodes=nodes, replicas=replicas, standby=standby)
@@ -86,7 +76,7 @@ def chaos(
             )
             if outcome.complaints and isinstance(ground, OwnGround):
                 ground.keep_logs(report.parent / "chaos-logs")
-        except _Interrupted as interrupted:
+        except Interrupted as interrupted:
             say(f"ended by {interrupted}")
             return 128 + interrupted.number
         except SwarmError:
@@ -103,33 +93,3 @@ def chaos(
     logs = report.parent / "chaos-logs"
     say(f"  {report}" + (f"; logs in {logs}" if outcome.complaints and isinstance(ground, OwnGround) else ""))
     return 1 if outcome.complaints else 0
-
-
-def _use_the_warm_cache() -> None:
-    """Has this process load the board's compiled code from where the cluster keeps it."""
-    from swarm_agents.runtime import jitcache
-
-    try:
-        jitcache.use(jitcache.default_root())
-    except OSError:  # then it compiles for itself
-        pass
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP end the run, once."""
-
-    def interrupt(number: int, _: object) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise _Interrupted(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before: dict[int, Any] = {int(number): signal.getsignal(number) for number in numbers}
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

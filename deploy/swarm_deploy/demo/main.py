@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +30,7 @@ from swarm_deploy.demo.report import Outcome, money, render
 from swarm_deploy.demo.runner import Executor, Record, Runner, run_all
 from swarm_deploy.demo.view import Status, View, duration, make_view
 from swarm_deploy.demo.watch import Audit, Sample, Watch
+from swarm_deploy.session import Interrupted, signals_end_it, signals_wait, use_the_warm_cache
 
 __all__ = ["EXAMPLES", "load_books", "measure", "run", "work"]
 
@@ -42,14 +41,6 @@ REPORT = Path("build") / "demo" / "report.html"
 _LOOK, _PUMP = 0.1, 0.002
 #: A job that takes this many times as long as planned is given up.
 _PATIENCE = 6.0
-
-
-class _Interrupted(BaseException):
-    """A signal asks the demo to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 def run(*, seconds: float = 20.0, nodes: int = 2, report: Path = REPORT, view: View | None = None) -> int:
@@ -65,9 +56,9 @@ def run(*, seconds: float = 20.0, nodes: int = 2, report: Path = REPORT, view: V
     ground: Ground | None = None
     left: list[str] = []
     logs: list[Path] = []
-    _use_the_warm_cache()
+    use_the_warm_cache()
     try:
-        with _signals():
+        with signals_end_it():
             try:
                 ground = Ground(nodes)
                 outcome = _demo(ground, seconds, view)
@@ -75,10 +66,10 @@ def run(*, seconds: float = 20.0, nodes: int = 2, report: Path = REPORT, view: V
                 logs = ground.keep_logs(report.parent) if ground is not None else []
                 raise
             finally:
-                with _shielded():
+                with signals_wait():
                     left = _clean_up(ground, view)
                     view.close()
-    except _Interrupted as interrupted:
+    except Interrupted as interrupted:
         print(f"{interrupted}: stopped; {', '.join(left) + ' left' if left else 'nothing is left behind'}", flush=True)
         return 128 + interrupted.number
     except SwarmError as error:
@@ -310,46 +301,6 @@ def _summary(o: Outcome, report: Path) -> str:
 
 
 # -- the beginning and the end
-
-
-def _use_the_warm_cache() -> None:
-    """Has this process load the board's compiled code from where the cluster keeps it."""
-    from swarm_agents.runtime import jitcache
-
-    try:
-        jitcache.use(jitcache.default_root())
-    except OSError:  # then it compiles for itself
-        pass
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP end the demo, once."""
-
-    def interrupt(number: int, _: object) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise _Interrupted(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _shielded() -> Iterator[None]:
-    """Within the block the same signals wait: cleaning up is what they ask for."""
-    mask = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, mask)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, mask)
 
 
 def _clean_up(ground: Ground | None, view: View) -> list[str]:
