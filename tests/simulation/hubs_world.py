@@ -258,6 +258,9 @@ def finish(cluster: Cluster) -> dict[str, Any]:
             pod.closed = True
         node.ledger.dirty = True
         node.close()
+        for agent in node.agents():
+            if not isinstance(agent, HubAgent):  # hubs say good-bye, and that takes a while
+                agent.process.kill()
     world.run(world.now + 200 * MS)
     for node in cluster.nodes:
         for pod in node.pods:

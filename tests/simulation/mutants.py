@@ -273,12 +273,10 @@ HUB_MUTANTS = (
     Mutant(45, "credit-kept", "an answered task still counts against the credit", world="hubs"),
     Mutant(46, "answer-counted-again", "an answer that comes twice is committed twice", world="hubs"),
     Mutant(47, "circle", "a task is sent on to the node that waits for it", world="hubs"),
-    Mutant(48, "refusal-forgotten", "a task that another node refused stays in nobody's hand", world="hubs"),
     Mutant(49, "sessions-kept", "a client that is gone is never forgotten", world="hubs"),
     Mutant(50, "lane-lost", "a forwarded task loses its priority", world="hubs"),
     Mutant(51, "silence-trusted", "a node that says nothing any more is waited for", world="hubs"),
     Mutant(52, "silent-hub-kept", "a client waits for a hub that says nothing any more", world="hubs"),
-    Mutant(53, "memory-reused", "a claim is settled while its arguments are still being sent", world="hubs"),
     Mutant(54, "hops-unbounded", "tasks wander from node to node", world="hubs"),
     Mutant(55, "deadline-too-soon", "a task from off the node has less time than its client gave", world="hubs"),
 )

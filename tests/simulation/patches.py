@@ -92,12 +92,6 @@ def _circle() -> list[tuple[Any, str, Any]]:
     return [(Hub, "_askers", lambda *args: []), (Carrier, "is_away", lambda *args: False)]
 
 
-def _refusal_forgotten() -> list[tuple[Any, str, Any]]:
-    from swarm_agents.resource.carrier import Carrier
-
-    return [(Carrier, "_peer_refused", lambda carrier, peer, task, refusal: peer.settle(task))]
-
-
 def _sessions_kept() -> list[tuple[Any, str, Any]]:
     from swarm_agents.resource.sessions import Sessions
 
@@ -132,19 +126,13 @@ def _silent_hub_kept() -> list[tuple[Any, str, Any]]:
     return [(tcp, "_SILENT_HEARTBEATS", 1 << 30)]
 
 
-def _memory_reused() -> list[tuple[Any, str, Any]]:
-    from swarm_agents.resource.peers import Forward
-
-    return [(Forward, "held", property(lambda forward: False))]
-
-
 def _hops_unbounded() -> list[tuple[Any, str, Any]]:
     from swarm_agents.resource import carrier
 
     return [(carrier, "MAX_HOPS", 1 << 30)]
 
 
-def _budget_as_deadline() -> list[tuple[Any, str, Any]]:
+def _deadline_too_soon() -> list[tuple[Any, str, Any]]:
     from swarm_agents.client import tcp
 
     right = tcp._submission
@@ -170,14 +158,12 @@ PATCHES: dict[str, Callable[[], list[tuple[Any, str, Any]]]] = {
     "credit-kept": _credit_kept,
     "answer-counted-again": _answer_counted_again,
     "circle": _circle,
-    "refusal-forgotten": _refusal_forgotten,
     "sessions-kept": _sessions_kept,
     "lane-lost": _lane_lost,
     "silence-trusted": _silence_trusted,
     "silent-hub-kept": _silent_hub_kept,
-    "memory-reused": _memory_reused,
     "hops-unbounded": _hops_unbounded,
-    "deadline-too-soon": _budget_as_deadline,
+    "deadline-too-soon": _deadline_too_soon,
 }
 
 
