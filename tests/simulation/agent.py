@@ -48,6 +48,8 @@ class Agent:
         self._parked = False
         self._round = 0
         self._tries = 0
+        #: Room for its result, which it writes to when it is done.
+        self._lent: Any = None
         #: It is in the midst of the call that ends its claim.
         self._settling = False
         self.process.on_death.append(self._died)
@@ -172,6 +174,8 @@ class Agent:
         stands = int(self.node.states[claim.slot]) == claim._mine
         task = self.node.ledger.begins(self, claim, before, stands)
         self.claim = (claim, task)
+        if task.kind == "array":
+            self._borrow(task)
         world.say(self.process, "begins", task=task.token, attempt=claim.attempt, lane=task.lane)
         if task.kind == "poison":
             self.process.after(min(task.nanos, MS), self.process.kill)
@@ -179,6 +183,14 @@ class Agent:
             self.process.after(task.nanos // 2, self.hand_back)
         else:
             self.process.after(task.nanos, self.finish)
+
+    def _borrow(self, task: Task) -> None:
+        """Takes room for a result when the task begins: what is stopped, and declared dead, may write to it later."""
+        assert self.worker is not None
+        try:
+            self._lent = self.worker.array(task.size, np.uint8, timeout=0.0)
+        except (Slept, SwarmFull, Fenced):
+            self._lent = None
 
     def hand_back(self) -> None:
         assert self.claim is not None
@@ -212,7 +224,7 @@ class Agent:
             else:
                 value: Any = None
                 if task.kind == "array":
-                    value = self.worker.array(task.size, np.uint8, timeout=0.0)
+                    value = self.worker.array(task.size, np.uint8, timeout=0.0) if self._lent is None else self._lent
                     value[:] = task.token & 0xFF
                 elif task.kind == "big":
                     value = np.full(task.size, task.token & 0xFF, np.uint8)
@@ -240,7 +252,7 @@ class Agent:
         self.process.after(pause, self.finish)
 
     def _ended(self, pause: int) -> None:
-        self.claim = None
+        self.claim = self._lent = None
         self._settling = False
         self._tries = 0
         if self.fenced:
