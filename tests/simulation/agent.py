@@ -225,7 +225,8 @@ class Agent:
                 value: Any = None
                 if task.kind == "array":
                     value = self.worker.array(task.size, np.uint8, timeout=0.0) if self._lent is None else self._lent
-                    value[:] = task.token & 0xFF
+                    if value.flags.writeable:  # else a commit was tried before, and found no room
+                        value[:] = task.token & 0xFF
                 elif task.kind == "big":
                     value = np.full(task.size, task.token & 0xFF, np.uint8)
                 done = self.worker.commit(claim, (task.token, value))
