@@ -48,9 +48,11 @@ BAD: dict[str, dict[str, Any]] = {
     },
     "spec.failover.suspectAfter": {"failover": {"suspectAfter": "2m", "deadAfter": "3m"}},
     "spec.failover.deadAfter": {"failover": {"deadAfter": "6m"}},
+    "spec.failover.stragglers.minRuntime": {"failover": {"stragglers": {"minRuntime": "25h"}}},
     "spec.runtime.spin": {"runtime": {"spin": "1s"}},
     "spec.runtime.drainTimeout": {"runtime": {"drainTimeout": "2h"}},
     "spec.state": {"state": {"claimName": "c"}},
+    "spec.state.checkpointInterval": {"state": {"checkpointInterval": "9ms"}},
     "spec.rollout": {"rollout": {"maxSurge": "0%", "maxUnavailable": 0}},
     "spec.rollout.progressDeadline": {"rollout": {"progressDeadline": "1s"}},
     **{
