@@ -159,7 +159,7 @@ class TcpChannel(Channel):
         if outcome is Outcome.WRONG_KEY and self._encrypts:
             return WrongKey(
                 f"{self.endpoint} does not accept these CURVE keys: take a fresh connection file (`swarm connection`), "
-                "the swarm's Secret may have been made anew"
+                "the swarm's Secret may have been made anew; pass none of them if it does not encrypt"
             )
         if outcome in (Outcome.WRONG_KEY, Outcome.WRONG_PROTOCOL):
             return WrongKey(

@@ -50,17 +50,21 @@ class Opinion(Enum):
 
 
 def read_threads(pid: int) -> Threads:
-    """The threads of a process; empty when it is gone."""
+    """The threads of a process, but for those that end while it is looked; empty when it is gone."""
     found: Threads = {}
     try:
-        for tid in os.listdir(f"/proc/{pid}/task"):
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for tid in threads:
+        try:
             with open(f"/proc/{pid}/task/{tid}/stat") as stat:
                 fields = stat.read().rpartition(")")[2].split()
             doomed = int(fields[_FLAGS]) & _PF_SIGNALED or int(fields[_PENDING]) & _SIGKILL
             with open(f"/proc/{pid}/task/{tid}/schedstat") as sched:
                 found[int(tid)] = "X" if doomed else fields[0], int(sched.read().split()[0])
-    except (OSError, ValueError, IndexError):
-        return {}
+        except (OSError, ValueError, IndexError):
+            continue
     return found
 
 

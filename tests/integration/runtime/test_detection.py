@@ -93,6 +93,7 @@ def test_the_kernel_tells_the_stopped_from_the_starved() -> None:
 def test_a_process_that_was_killed_and_has_not_ended_yet_is_known_to_be_dying() -> None:
     """A tracer holds it at the last moment of its life, as a crowded machine would."""
     seize, go_on, trace_exit = 0x4206, 7, 0x40
+    about_to_end = signal.SIGTRAP | 6 << 8
     ptrace = ctypes.CDLL(None, use_errno=True).ptrace
     ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     program = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); print(flush=True)"
@@ -104,9 +105,10 @@ def test_a_process_that_was_killed_and_has_not_ended_yet_is_known_to_be_dying() 
                 pytest.skip(f"nobody may be traced here: {os.strerror(ctypes.get_errno())}")
             assert opinion_of({}, read_threads(made.pid)) is Opinion.NONE
             made.send_signal(signal.SIGTERM)
-            os.waitpid(made.pid, os.WUNTRACED)  # it is about to take the signal
-            assert ptrace(go_on, made.pid, None, signal.SIGTERM) == 0
-            os.waitpid(made.pid, os.WUNTRACED)  # it is about to end
+            # Any of its threads may take the signal; the traced one stops if it is that one, and at its end.
+            while (status := os.waitpid(made.pid, os.WUNTRACED)[1]) >> 8 != about_to_end:
+                assert os.WIFSTOPPED(status)
+                assert ptrace(go_on, made.pid, None, os.WSTOPSIG(status)) == 0
             assert opinion_of({}, read_threads(made.pid)) is Opinion.DYING
         finally:
             made.kill()
