@@ -1,8 +1,9 @@
 """When to fork the next agent after one has died, and when to give the pod up: pure, so that a table can test it.
 
-An agent that had worked, or lived for a while, is replaced at once: whatever killed it, its place must not stay empty.
-One that dies before it has done anything is replaced after a pause that doubles, and after `GIVE_UP` such deaths in a
-row the pod fails, because what a fork of this supervisor can't mend a fresh container perhaps can (the kubelet's ring).
+An agent that had worked, or was ready for a while, is replaced at once: whatever killed it, its place must not stay
+empty. One that dies before that is replaced after a pause that doubles, and after `GIVE_UP` such deaths in a row the
+pod fails, because what a fork of this supervisor can't mend a fresh container perhaps can (the kubelet's ring).
+Time before it was ready does not count: an agent that takes long to start and then falls would be forked for ever.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ __all__ = ["GIVE_UP", "Restarts"]
 
 #: Deaths in a row, each before any work was done, after which the pod gives up: about half a minute.
 GIVE_UP = 10
-#: An agent that has lived this long had a fair start, whether there was work or not (seconds).
-_SETTLED = 5.0
+#: An agent that was ready for this long had a fair start, whether there was work or not (seconds). A hub ends no tasks;
+#: with more patience than this one that is killed every few seconds, and serves well between, would be given up.
+_SETTLED = 1.0
 #: The second fruitless death in a row waits this long, the next ones twice as long each (seconds).
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
@@ -28,9 +30,9 @@ class Restarts:
     #: Deaths in a row without any work done.
     fruitless: int = 0
 
-    def died(self, *, lived: float, worked: bool) -> Restarts:
-        """An agent has died after `lived` seconds; `worked` says whether it ended a task."""
-        fruitless = 0 if worked or lived >= _SETTLED else self.fruitless + 1
+    def died(self, *, served: float, worked: bool) -> Restarts:
+        """An agent has died that was ready for `served` seconds; `worked` says whether it ended a task."""
+        fruitless = 0 if worked or served >= _SETTLED else self.fruitless + 1
         return replace(self, total=self.total + 1, fruitless=fruitless)
 
     @property

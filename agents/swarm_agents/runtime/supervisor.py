@@ -17,6 +17,7 @@ Rejected: threads for HTTP (forking with threads), an agent as a subprocess (0.7
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -58,6 +59,8 @@ class AgentProcess:
     end: control.SupervisorEnd
     born: float
     tasks: int
+    #: When it became ready (monotonic seconds); infinite before.
+    since: float = math.inf
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     index: int = -1
     epoch: int = 0
@@ -158,7 +161,7 @@ class Supervisor:
             ours.close()
             theirs.close()
             self.events.record("ForkFailed", level="error", reason=str(error))
-            self._died(lived=0.0, worked=False)
+            self._died(served=0.0, worked=False)
             return
         theirs.close()
         ours.setblocking(False)
@@ -194,6 +197,7 @@ class Supervisor:
             self.events.record("AgentJoined", index=agent.index, agent_pid=agent.pid)
             return
         now = time.monotonic()
+        agent.since = now
         agent.ready.set()
         self._up.set()
         if self._declared_at:
@@ -241,9 +245,9 @@ class Supervisor:
             self.events.record("AgentStopped", code=code)
             self._finish(0)
             return
-        lived = time.monotonic() - agent.born
-        self.events.record("AgentDied", level="error", agent_pid=agent.pid, how=how, lived=round(lived, 3))
-        self._died(lived=lived, worked=sum(self.scoreboard.tasks().values()) > agent.tasks)
+        now = time.monotonic()
+        self.events.record("AgentDied", level="error", agent_pid=agent.pid, how=how, lived=round(now - agent.born, 3))
+        self._died(served=max(now - agent.since, 0.0), worked=sum(self.scoreboard.tasks().values()) > agent.tasks)
 
     def _leave_for_it(self) -> None:
         """Leaves the board in the place of an agent that could not: if it was the last, the board goes with it."""
@@ -252,8 +256,8 @@ class Supervisor:
         except SwarmError as error:
             self.log.warning("the board could not be left in order", reason=str(error))
 
-    def _died(self, *, lived: float, worked: bool) -> None:
-        self.restarts = self.restarts.died(lived=lived, worked=worked)
+    def _died(self, *, served: float, worked: bool) -> None:
+        self.restarts = self.restarts.died(served=served, worked=worked)
         if self.restarts.hopeless:
             self.events.record(
                 "AgentHopeless",
