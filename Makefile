@@ -65,6 +65,10 @@ MINUTES ?= 10
 bench-failover: $(BENCH_READY) ## Measure deaths, hangs and takeovers against their goals; ROWS=, ROUNDS=, MINUTES=10 of overload
 	@$(BENCH)/bin/python tests/benchmarks/failover/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --minutes $(MINUTES)
 
+.PHONY: bench-operator
+bench-operator: $(READY) ## Measure the operator against its goals; ROWS=, ROUNDS=; SWARM_TEST_KUBECONFIG=path
+	@$(BIN)/python tests/benchmarks/operator/bench.py --rounds $(ROUNDS) --rows '$(ROWS)'
+
 SECONDS ?= 1800
 ONLY ?=
 .PHONY: chaos

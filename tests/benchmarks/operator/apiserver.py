@@ -1,0 +1,52 @@
+"""The embedded API server alone: no scheduler, no kubelet, no operator; only the garbage collector beside it.
+
+    python apiserver.py STATE
+
+keeps its objects in the directory STATE, writes STATE/kubeconfig when it serves, and ends with SIGTERM. What a real
+cluster does in other processes on other machines (endpoints, disruption budgets, nodes) is left out, so that the two
+cores of a small machine measure the operator and the API server that it speaks to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from pathlib import Path
+
+from swarm_deploy.local.api.app import serve
+from swarm_deploy.local.api.client import LocalClient
+from swarm_deploy.local.controllers.garbage import GarbageCollector
+from swarm_deploy.local.store import Store
+from swarm_operator.api.crd import crd
+
+__all__ = ["run"]
+
+_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+async def run(state: Path) -> None:
+    """Until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    store = Store(state / "cluster.db")
+    async with serve(store, state=state) as server:
+        definition = crd()
+        client = LocalClient(server.api, "bench")
+        await client.patch(_DEFINITIONS, definition["metadata"]["name"], definition, type="apply", force=True)
+        manager = LocalClient(server.api, "kube-controller-manager")
+        garbage = asyncio.create_task(GarbageCollector(server.api, manager).run(), name="garbage collector")
+        written = state / "kubeconfig.new"
+        written.write_text(server.kubeconfig())
+        written.chmod(0o600)
+        written.rename(state / "kubeconfig")
+        gc.freeze()
+        await stop.wait()
+        garbage.cancel()
+        await asyncio.gather(garbage, return_exceptions=True)
+    store.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Path(sys.argv[1])))
