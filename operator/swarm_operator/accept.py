@@ -13,6 +13,7 @@ from typing import Final
 
 from swarm_operator.api.fields import size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.schedule import schedule_problems
 
 __all__ = ["INVALID", "NOT_IMPLEMENTED", "Refusal", "refusals"]
 
@@ -39,9 +40,6 @@ _LATER: Final = "not implemented in this version; leave it out"
 
 #: Field -> whether the spec uses it beyond what is implemented.
 _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
-    "spec.compute.min": lambda s: s.compute.min is not None,
-    "spec.compute.max": lambda s: s.compute.max is not None,
-    "spec.autoscaling": lambda s: s.autoscaling is not None,
     "spec.transport.sharedMemory.medium": lambda s: s.transport.shared_memory.medium != "HostPath",
     "spec.scheduling.topology.numa": lambda s: s.scheduling.topology.numa != "Any",
     "spec.scheduling.cpuPinning": lambda s: s.scheduling.cpu_pinning != "Preferred",
@@ -58,6 +56,7 @@ _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
 def refusals(spec: SwarmSpec) -> tuple[Refusal, ...]:
     """Everything that keeps the spec from being accepted; empty: it is accepted."""
     found = [Refusal(NOT_IMPLEMENTED, field, _LATER) for field, uses in _NOT_YET.items() if uses(spec)]
+    found += [Refusal(INVALID, field, text) for field, text in schedule_problems(spec)]
     arena = spec.transport.shared_memory.size
     for field, memory in (("spec.compute.memory", spec.compute.memory), ("spec.resource.memory", spec.resource.memory)):
         if size_bytes(memory) < size_bytes(arena) + _OWN_MEMORY:

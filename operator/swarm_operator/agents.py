@@ -96,6 +96,14 @@ class Agents:
         """
         return await self._call("GET", ip, f"/v1/events?after={after}", token)
 
+    async def load(self, ip: str, token: str) -> bytes:
+        """`GET /v1/load`: the load of the agent's node.
+
+        Raises:
+            OSError, TimeoutError, ValueError, aiohttp.ClientError: it does not answer, or refuses.
+        """
+        return await self._call("GET", ip, "/v1/load", token)
+
     def _report(self, restarts: int, status: _Status, settings: str) -> AgentReport:
         return AgentReport(
             restarts=restarts,

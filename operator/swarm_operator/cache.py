@@ -15,6 +15,7 @@ from swarm_operator import names
 from swarm_operator.agents import Agents
 from swarm_operator.api.read import read_spec
 from swarm_operator.audit import Anchor
+from swarm_operator.autoscale import Decision
 from swarm_operator.keys import KeyMemory, examine
 from swarm_operator.kube import Api
 from swarm_operator.reflector import Reflector
@@ -52,6 +53,8 @@ class Cache:
         self.on_swarm: Callable[[SwarmView | None, SwarmView | None], None] = lambda old, new: None
         #: Where a Swarm's audit trail ends, by its UID.
         self.anchor: Callable[[str], Anchor | None] = lambda uid: None
+        #: What the autoscaler has decided on a Swarm, by its UID.
+        self.autoscaling: Callable[[str], Decision | None] = lambda uid: None
         for kind in ("Swarm", "Pod", "Node", *CHILD_KINDS):
             selector = names.LABEL_SWARM if kind not in ("Swarm", "Node") else ""
             for space in ("",) if kind == "Node" else self._spaces:
@@ -107,6 +110,7 @@ class Cache:
             agents=self._agents.reports(pod.uid for pod in pods),
             keys=keys,
             audit=self.anchor(swarm.uid),
+            autoscaling=self.autoscaling(swarm.uid),
         )
 
     def token(self, key: names.Key) -> str:

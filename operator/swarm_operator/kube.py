@@ -234,6 +234,17 @@ class Api:
             content_type="application/merge-patch+json",
         )
 
+    async def scale(self, kind: str, namespace: str, name: str, uid: str, replicas: int, manager: str) -> bytes:
+        """Sets the count by the scale subresource; 409 when another object has the name now. Answers a Scale."""
+        return await self.request(
+            "PATCH",
+            RESOURCES[kind].path(namespace, name, "scale"),
+            f"{kind}/scale",
+            query={"fieldManager": manager},
+            body={"metadata": {"uid": uid}, "spec": {"replicas": replicas}},
+            content_type="application/merge-patch+json",
+        )
+
     async def replace(self, manifest: Mapping[str, Any]) -> bytes:
         """Replaces an object; 409 when its resourceVersion is not the latest."""
         resource, meta = RESOURCES[manifest["kind"]], manifest["metadata"]

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> int:
     from swarm_operator.agents import Agents
     from swarm_operator.auditor import Auditor
+    from swarm_operator.autoscaler import Autoscaler
     from swarm_operator.cache import Cache
     from swarm_operator.controller import Controller
     from swarm_operator.events import Recorder
@@ -88,6 +89,8 @@ async def _run(options: argparse.Namespace) -> int:
     cache.on_swarm, cache.anchor = auditor.changed, auditor.anchor
     recorder = Recorder(api, identity, time.monotonic)
     controller = Controller(api, cache, executor, recorder, metrics, leader)
+    autoscaler = Autoscaler(api, cache, agents, recorder, metrics, executor.leads, time.monotonic, time.time)
+    cache.autoscaling = autoscaler.decision
     synced = asyncio.Event()
 
     def alive() -> str:
@@ -129,6 +132,7 @@ async def _run(options: argparse.Namespace) -> int:
             )
             tasks.append(asyncio.create_task(gatherer.run(), name="gather"))
             tasks.append(asyncio.create_task(auditor.run(), name="audit"))
+            tasks.append(asyncio.create_task(autoscaler.run(), name="autoscale"))
             shell = run_shell(api, options.namespace, controller.queue.add, stop, catch_signals)
             tasks.append(asyncio.create_task(shell, name="kopf"))
         await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)

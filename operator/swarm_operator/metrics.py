@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -36,10 +37,42 @@ class Metrics:
         )
         self.actions = Counter("swarm_operator_actions_total", "Actions carried out.", ("action", "result"), registry=r)
         self.status_writes = Counter("swarm_operator_status_writes_total", "Statuses written.", registry=r)
+        self.autoscales = Counter(
+            "swarm_operator_autoscales_total",
+            "Counts that the autoscaler wrote, by direction (out, in), and rounds that failed.",
+            ("result",),
+            registry=r,
+        )
+        self.autoscale_unread = Gauge(
+            "swarm_operator_autoscale_unread_nodes", "Nodes that did not tell their load when asked last.", registry=r
+        )
+        self._autoscale = {
+            name: Gauge(f"swarm_operator_autoscale_{name}", text, ("namespace", "swarm"), registry=r)
+            for name, text in (
+                ("desired", "Compute agents that the autoscaler wants."),
+                ("queue_seconds", "What 19 of 20 tasks waited no longer than, of late."),
+                ("arrivals_per_second", "Tasks that come, per second."),
+                ("completions_per_second", "Tasks that are done, per second."),
+                ("task_seconds", "What a task takes on average."),
+                ("waiting_tasks", "Tasks that wait."),
+                ("busy_agents", "Compute agents that have a task in hand."),
+            )
+        }
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is scraped."""
         Gauge(f"swarm_operator_{name}", text, registry=self.registry).set_function(read)
+
+    def autoscale(self, namespace: str, swarm: str, values: Mapping[str, float]) -> None:
+        """What the autoscaler knows of a Swarm and wants of it."""
+        for name, value in values.items():
+            self._autoscale[name].labels(namespace, swarm).set(value)
+
+    def autoscale_gone(self, namespace: str, swarm: str) -> None:
+        """A Swarm is not autoscaled any more."""
+        for gauge in self._autoscale.values():
+            with contextlib.suppress(KeyError):
+                gauge.remove(namespace, swarm)
 
     def observe_request(self, method: str, kind: str, status: int, seconds: float) -> None:
         """One request to the API server; the length of a watch is none."""

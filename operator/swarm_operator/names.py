@@ -15,6 +15,7 @@ from swarm_agents.config import Role
 __all__ = [
     "ANNOTATION_NODE",
     "ANNOTATION_RECORD",
+    "AUTOSCALER",
     "FIELD_MANAGER",
     "LABEL_AUDIT",
     "LABEL_ORDINAL",
@@ -52,6 +53,8 @@ ANNOTATION_RECORD: Final = f"{_PREFIX}/record"
 #: Whose audit trail a ConfigMap holds a part of.
 LABEL_AUDIT: Final = f"{_PREFIX}/audit"
 FIELD_MANAGER: Final = "agentswarm-operator"
+#: The autoscaler writes replicas, and nothing else, under a name of its own.
+AUTOSCALER: Final = "agentswarm-autoscaler"
 LEASE_NAME: Final = "agentswarm-operator"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.audit import Anchor
+from swarm_operator.autoscale import Decision
 from swarm_operator.names import Key
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
 
@@ -44,6 +45,8 @@ class Snapshot:
     keys: KeyState = KeyState()
     #: Where its audit trail ends; None while that is not known.
     audit: Anchor | None = None
+    #: What the autoscaler decided last, for the status alone; None while it has nothing to say.
+    autoscaling: Decision | None = None
 
     @property
     def key(self) -> Key:

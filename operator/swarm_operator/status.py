@@ -15,6 +15,7 @@ from swarm_operator import names
 from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
+from swarm_operator.autoscale_status import autoscaling_block, autoscaling_condition
 from swarm_operator.plan import agents_of
 from swarm_operator.snapshot import Snapshot
 
@@ -80,6 +81,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _ready(snapshot, plan),
         _progressing(snapshot, plan, now),
         _degraded(snapshot, plan, failures),
+        *autoscaling_condition(snapshot, _refused(snapshot)),
     ]
     settings = plan.settings_revision
     audit = observed.get("audit")
@@ -96,6 +98,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         "settings": settings or observed.get("settings", ""),
         "observedSettings": settings if settings and plan.acknowledged else observed.get("observedSettings", ""),
         "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
+        **autoscaling_block(snapshot),
     } | ({"audit": audit} if audit else {})
 
 

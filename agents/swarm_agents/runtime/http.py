@@ -23,7 +23,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from swarm_agents.errors import BoardMismatch
 from swarm_agents.runtime.control import RefusedError
+from swarm_agents.runtime.load import read_load
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.supervisor import Supervisor
@@ -153,6 +155,15 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
         kept = supervisor.events
         return JSONResponse({"run": kept.run, "last": kept.last, "events": kept.recent(int(after))})
 
+    async def load(request: Request) -> Response:
+        refused = refusal(request)
+        if refused:
+            return refused
+        try:
+            return JSONResponse(read_load(supervisor.board, supervisor.identity.node))
+        except BoardMismatch as error:
+            return _error(503, str(error))
+
     async def drain(request: Request) -> Response:
         refused = refusal(request)
         if refused is None:
@@ -181,6 +192,7 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
             Route("/metrics", metrics),
             Route("/v1/status", status),
             Route("/v1/events", events),
+            Route("/v1/load", load),
             Route("/v1/settings", settings, methods=["PUT"]),
             Route("/v1/drain", drain, methods=["POST"]),
             Route("/v1/resume", resume, methods=["POST"]),

@@ -36,6 +36,25 @@ class RoleStatus(Model):
     draining: int = plain(0, "Finishing their tasks before they leave.", ge=0)
 
 
+class AutoscalingStatus(Model):
+    """What the autoscaler decided last, and by what. Up-to-date numbers are the operator's metrics."""
+
+    desired: int = plain(0, "Compute agents that it wants.", ge=0)
+    min: int = plain(0, "The lower bound now, a schedule's included.", ge=0)
+    max: int = plain(0, "The upper bound.", ge=0)
+    queue_time: Annotated[str, Field(max_length=32)] = plain("", "What 19 of 20 tasks waited no longer than, of late.")
+    service_time: Annotated[str, Field(max_length=32)] = plain("", "What a task took on average.")
+    arrivals_per_second: Annotated[str, Field(max_length=32)] = plain("", "Tasks that came, per second.")
+    completions_per_second: Annotated[str, Field(max_length=32)] = plain("", "Tasks that were done, per second.")
+    waiting: int = plain(0, "Tasks that waited.", ge=0)
+    busy: int = plain(0, "Compute agents that had a task in hand.", ge=0)
+    reason: Annotated[str, Field(max_length=63)] = plain("", "Why, in one CamelCase word.")
+    message: _Text = plain("", "Why, for people.")
+    last_scale_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = plain(
+        None, "When it changed compute.replicas last."
+    )
+
+
 class AuditAnchor(Model):
     """The end of the audit trail."""
 
@@ -57,10 +76,11 @@ class SwarmStatus(Model):
     observed_settings: Annotated[str, Field(max_length=63)] = plain(
         "", "Revision of the settings that every agent has acknowledged."
     )
+    autoscaling: AutoscalingStatus | None = plain(None, "The autoscaler's last decision, and its reasons.")
     audit: AuditAnchor | None = plain(None, "Where the audit trail ends: by this its truncation is found.")
     conditions: list[Condition] = plain(
         [],
-        "Accepted, Ready, Progressing, Degraded.",
+        "Accepted, Ready, Progressing, Degraded, Autoscaling.",
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

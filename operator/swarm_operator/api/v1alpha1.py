@@ -250,7 +250,7 @@ class AutoscalingSchedule(Model):
 
     cron: Annotated[str, Field(min_length=9, max_length=128)] = plain(..., "When it begins, in five cron fields.")
     time_zone: Annotated[str, Field(max_length=64)] = plain("Etc/UTC", "IANA time zone of cron.")
-    duration: Duration = plain("1h", "How long it lasts.")
+    duration: Duration = duration(Change.LIVE, "1h", "How long it lasts.", "1m", "168h")
     min: int = plain(..., "The lower bound meanwhile.", ge=0, le=5000)
 
 
@@ -417,9 +417,21 @@ class SwarmSpec(Model):
     security: Security = plain(Security(), "Identity and isolation of the agents.")
     rollout: Rollout = plain(Rollout(), "How pods are replaced.")
 
+    @model_validator(mode="after")
+    def _autoscaled(self) -> SwarmSpec:
+        if self.autoscaling is not None and self.compute.max is None:
+            raise ValueError("autoscaling needs compute.min and compute.max: give both, or leave autoscaling out")
+        return self
+
 
 #: CEL rules on objects, by the model's class: what a bound on one field can't say.
 OBJECT_RULES: Final[dict[type[Model], list[dict[str, Any]]]] = {
+    SwarmSpec: [
+        {
+            "rule": "!has(self.autoscaling) || (has(self.compute) && has(self.compute.max))",
+            "message": "autoscaling needs compute.min and compute.max: give both, or leave autoscaling out",
+        }
+    ],
     EnvVar: [
         {
             "rule": "(has(self.value) ? 1 : 0) + (has(self.secretKeyRef) ? 1 : 0) "

@@ -144,6 +144,10 @@ class Writes(Deletes):
     def _scale(self, resource: Resource, live: Object, scale: Any, *, manager: str, dry_run: bool) -> Result:
         if not resource.custom:
             raise method_not_allowed()
+        uid = ((scale or {}).get("metadata") or {}).get("uid")
+        if uid and uid != live["metadata"]["uid"]:
+            text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {live['metadata']['uid']}"
+            raise conflict(f"{resource.plural}/scale", resource.group, live["metadata"]["name"], text)
         version = ((scale or {}).get("metadata") or {}).get("resourceVersion")
         if version and version != live["metadata"]["resourceVersion"]:
             raise conflict(resource.plural, resource.group, live["metadata"]["name"], _MODIFIED)
