@@ -31,9 +31,7 @@ def _counts(waits: list[float]) -> tuple[tuple[float, int], ...]:
     return tuple(sorted(Counter(map(_bucket, waits)).items()))
 
 
-def sample(
-    at: float, waits: list[float] | None = None, ages: list[float] | None = None, **fields: float
-) -> Sample:
+def sample(at: float, waits: list[float] | None = None, ages: list[float] | None = None, **fields: float) -> Sample:
     """A reading of one second; `waits` of the tasks that were begun in it, `ages` of those that wait."""
     given = {"seconds": 1.0, "begun": _counts(waits or []), "ages": _counts(ages or [])}
     return Sample(at=at, **(given | fields))  # type: ignore[arg-type]

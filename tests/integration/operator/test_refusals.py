@@ -32,6 +32,7 @@ BAD_TEMPLATES: dict[str, dict[str, Any]] = {
     ".volumes[].name": {"volumes": [{**ONE_VOLUME, "name": "swarm-keys"}]},
     ".volumeMounts[].mountPath": {"volumes": [ONE_VOLUME], "volumeMounts": [{"name": "a", "mountPath": "/tmp/x"}]},
 }
+BOUNDED: dict[str, Any] = {"compute": {"min": 1, "max": 3}}
 #: Path of the rule -> a spec that it refuses.
 BAD: dict[str, dict[str, Any]] = {
     "spec.compute.env[]": {
@@ -40,8 +41,13 @@ BAD: dict[str, dict[str, Any]] = {
     "spec.compute.env[].name": {"compute": {"env": [{"name": "POD_IP", "value": "x"}]}},
     "spec.resource.interval": {"resource": {"interval": "1ms"}},
     "spec.transport.zeromq": {"transport": {"zeromq": {"port": 7480}}},
-    "spec.autoscaling.targetQueueTime": {"autoscaling": {"targetQueueTime": "2h"}},
-    "spec.autoscaling.scaleInWindow": {"autoscaling": {"scaleInWindow": "1ms"}},
+    "spec": {"autoscaling": {}},
+    "spec.autoscaling.targetQueueTime": {**BOUNDED, "autoscaling": {"targetQueueTime": "2h"}},
+    "spec.autoscaling.scaleInWindow": {**BOUNDED, "autoscaling": {"scaleInWindow": "1ms"}},
+    "spec.autoscaling.schedule[].duration": {
+        **BOUNDED,
+        "autoscaling": {"schedule": [{"cron": "0 8 * * *", "duration": "10s", "min": 2}]},
+    },
     "spec.failover": {"failover": {"suspectAfter": "2s"}},
     "spec.failover.heartbeatInterval": {
         "failover": {"heartbeatInterval": "11s", "suspectAfter": "30s", "deadAfter": "1m"}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.autoscalekit import BOUNDS, Swarm, sample
+from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.autoscale import (
     AT_MAX,
     AT_MIN,
@@ -22,7 +23,6 @@ from swarm_operator.autoscale import (
     policy_of,
     recommend,
 )
-from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.loads import NodeLoad, Sample, quantile, sample_of
 from swarm_operator.queueing import agents_for, coming_rate, present_rate, service_time
 from swarm_operator.schedule import Raised
@@ -89,7 +89,9 @@ def policies(draw):
     st.integers(0, 99),
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_is_read_the_count_stays_in_its_bounds_and_nothing_leaves_before_a_whole_window(policy, steps, replicas):
+def test_whatever_is_read_the_count_stays_in_its_bounds_and_nothing_leaves_before_a_whole_window(
+    policy, steps, replicas
+):
     history, now, whole, told = History(), 1000.0, None, []
     for reading, pause, floor, silent, meddled in steps:
         now += pause
@@ -241,9 +243,7 @@ def test_one_late_task_among_many_calls_for_no_agent():
     for at in range(60):
         now += 1.0
         waits = [0.0] * 30 + [0.4] * (at % 10 == 0)
-        reading = sample(
-            now, waits, arrivals=30, completed=30, runs=30, run_seconds=6.0, busy=3, running=3, ready=8
-        )
+        reading = sample(now, waits, arrivals=30, completed=30, runs=30, run_seconds=6.0, busy=3, running=3, ready=8)
         history, decision = recommend(history, reading, Policy(1, 50), replicas=8, now=now)
         assert decision.desired == 8
 

@@ -37,11 +37,13 @@ def test_the_objects_can_be_printed_as_yaml(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_field_that_is_not_done_yet_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "apiVersion: agentswarm.dev/v1alpha1\nkind: Swarm\nmetadata: {name: a}\nspec: {autoscaling: {}}\n"
+    text = (
+        "apiVersion: agentswarm.dev/v1alpha1\nkind: Swarm\nmetadata: {name: a}\nspec: {security: {allowPickle: true}}\n"
+    )
     with pytest.raises(typer.Exit) as stop:
         plan(manifest(tmp_path, text))
     assert stop.value.exit_code == 1
-    assert "not accepted: spec.autoscaling" in capsys.readouterr().out
+    assert "not accepted: spec.security.allowPickle" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
