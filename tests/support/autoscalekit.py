@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -168,7 +169,7 @@ class Swarm:
     def turns(self, begin: int = 0) -> int:
         """How often the count changed its direction."""
         moves = [b - a for a, b in zip(self.counts[begin:], self.counts[begin + 1 :], strict=False) if a != b]
-        return sum((a > 0) != (b > 0) for a, b in zip(moves, moves[1:], strict=False))
+        return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(moves))
 
     def late(self, begin: float, target: float) -> float:
         """The share of tasks begun since a time that waited longer than the target."""

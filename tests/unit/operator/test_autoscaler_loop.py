@@ -184,7 +184,7 @@ async def test_while_a_node_is_silent_nothing_leaves_and_the_condition_names_it(
     assert "node-b does not tell its load" in condition["message"]
     world.waits(300, busy=2, running=2)
     await world.go(2)
-    assert world.counts() == [10], "what waits elsewhere is answered all the same"
+    assert world.counts()[-1] == 10, "what waits elsewhere is answered all the same"
     world.pods = [pod for pod in world.pods if pod.node != "node-b"]  # the node is gone, and its pods with it
     world.loads["node-a"] = NodeLoad("node-a", "b", 0.0)
     world.resize(10)
