@@ -1,23 +1,18 @@
-"""A kubelet and agents that are no processes: pods are bound, run and are ready as soon as they are seen.
+"""Agents that are no processes, and the look at all pods that a measurement goes by.
 
-Everything goes through the API server, by requests such as a scheduler and a kubelet send: one binding, one status with
-Running and Ready, and at the end one deletion without grace. Several are in flight at once. The agents' side of HTTP is
-answered by one server that listens on many loopback addresses, one a pod as long as there are enough: settings are
-acknowledged, a drain is acknowledged as soon as `busy` says that the agent has nothing in hand, events are none.
+The agents' side of HTTP is answered by one server that listens on many loopback addresses, one a pod as long as there
+are enough: settings are acknowledged, a drain is as soon as `busy` says that the agent has nothing in hand, and of
+events there are none. What makes their pods run and be ready is `kubelet`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -25,13 +20,11 @@ from aiohttp import web
 
 from swarm_agents.config import AGENT_PORT, decode_settings, settings_revision
 from swarm_deploy.local.addresses import claim_block
-from swarm_operator.kube import RESOURCES, Api, ApiError
+from swarm_operator.kube import Api, ApiError
 from swarm_operator.names import LABEL_SWARM
 
-__all__ = ["Agents", "FakePod", "Kubelet"]
+__all__ = ["Agent", "Agents", "FakePod", "Pods"]
 
-#: Requests in flight at once.
-_WORKERS = 24
 #: Blocks of loopback addresses, 253 pods each.
 _BLOCKS = 4
 
@@ -51,12 +44,12 @@ class Agents:
 
     def __init__(self, blocks: int = _BLOCKS) -> None:
         self._holders: list[socket.socket] = []
-        self._addresses: list[str] = []
+        #: What pods get, one after the other.
+        self.addresses: list[str] = []
         self._runner: web.AppRunner | None = None
         self._revisions: dict[bytes, str] = {}
         self._run = os.urandom(4).hex()
         self._blocks = blocks
-        self._turn = itertools.count()
         self.by_address: dict[str, Agent] = {}
         #: How many tasks the agent of an address has in hand.
         self.busy: Callable[[str], int] = lambda address: 0
@@ -76,7 +69,7 @@ class Agents:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind((f"{block}.{last}", AGENT_PORT))
                 await web.SockSite(self._runner, listener).start()
-                self._addresses.append(f"{block}.{last}")
+                self.addresses.append(f"{block}.{last}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,12 +77,6 @@ class Agents:
         await self._runner.cleanup()
         for holder in self._holders:
             holder.close()
-
-    def address(self) -> str:
-        """The next pod's; when there are more pods than addresses they are shared in turn."""
-        found = self._addresses[next(self._turn) % len(self._addresses)]
-        self.by_address[found] = Agent()
-        return found
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests += 1
@@ -122,26 +109,24 @@ class Agents:
 
 class _Meta(msgspec.Struct, rename="camel"):
     name: str = ""
-    namespace: str = ""
     uid: str = ""
     resource_version: str = ""
     deletion_timestamp: str | None = None
     labels: dict[str, str] = {}
 
 
-class _Spec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-    affinity: msgspec.Raw = msgspec.Raw(b"")
+class _Condition(msgspec.Struct):
+    type: str
+    status: str
 
 
 class _Status(msgspec.Struct, rename="camel"):
-    phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
+    conditions: list[_Condition] = []
 
 
 class _Pod(msgspec.Struct):
     metadata: _Meta = msgspec.field(default_factory=_Meta)
-    spec: _Spec = msgspec.field(default_factory=_Spec)
     status: _Status = msgspec.field(default_factory=_Status)
 
 
@@ -152,45 +137,42 @@ class _Event(msgspec.Struct):
 
 @dataclass
 class FakePod:
-    """A pod as the kubelet knows it."""
+    """A pod as the API server shows it."""
 
     name: str
     uid: str
     swarm: str
-    #: Monotonic seconds: when it was seen first, and when its status said Ready (0: not yet).
+    #: Monotonic seconds: when it was seen first, and when it was seen to be ready (0: not yet).
     seen: float
-    labels: dict[str, str]
+    labels: dict[str, str] = field(default_factory=dict)
     ready: float = 0.0
     address: str = ""
 
 
-class Kubelet:
-    """Scheduler and kubelet of all fake nodes, for the pods of swarms in one namespace."""
+class Pods:
+    """All pods of swarms in one namespace, by a watch of the measurement's own."""
 
-    def __init__(self, api: Api, namespace: str, nodes: list[str], agents: Agents) -> None:
-        self._api, self._namespace, self._nodes, self._agents = api, namespace, nodes, agents
-        self._todo: deque[_Pod] = deque()
-        self._known: set[tuple[str, bool]] = set()
-        self._wake = asyncio.Event()
-        self._turn = itertools.count()
-        self._tasks: list[asyncio.Task[None]] = []
-        self.pods: dict[str, FakePod] = {}
-        #: Told of each change of a pod, as the watch shows it: its type (ADDED...), and the pod.
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api, self._namespace = api, namespace
+        self._task: asyncio.Task[None] | None = None
+        self._synced = asyncio.Event()
+        #: By UID.
+        self.all: dict[str, FakePod] = {}
+        #: Told of each change, as the watch shows it: its type (ADDED...), and the pod.
         self.on_event: Callable[[str, FakePod], None] = lambda kind, pod: None
-        self.synced = asyncio.Event()
+        #: How many were ever seen, seen to be ready, and seen to go.
         self.created = self.ready = self.removed = 0
 
-    async def __aenter__(self) -> Kubelet:
-        self._tasks = [asyncio.create_task(self._watch(), name="kubelet watch")]
-        self._tasks += [asyncio.create_task(self._work(), name="kubelet") for _ in range(_WORKERS)]
+    async def __aenter__(self) -> Pods:
+        self._task = asyncio.create_task(self._run(), name="watch of pods")
         async with asyncio.timeout(30):
-            await self.synced.wait()
+            await self._synced.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert self._task
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def until(self, check: Callable[[], Any], what: str, deadline: float) -> Any:
         """Waits for something that the watch brings.
@@ -201,21 +183,20 @@ class Kubelet:
         end = time.monotonic() + deadline
         while not (found := check()):
             if time.monotonic() > end:
-                state = f"{len(self.pods)} pods, {sum(pod.ready > 0 for pod in self.pods.values())} ready"
+                state = f"{len(self.all)} pods, {sum(pod.ready > 0 for pod in self.all.values())} ready"
                 raise TimeoutError(f"in vain for {deadline:g} s: {what}; {state}")
-            for task in self._tasks:
-                if task.done():
-                    task.result()
+            if self._task and self._task.done():
+                self._task.result()
             await asyncio.sleep(0.01)
         return found
 
-    async def _watch(self) -> None:
+    async def _run(self) -> None:
         version = ""
         while True:
             try:
                 if not version:
                     version = await self._list()
-                    self.synced.set()
+                    self._synced.set()
                 lines = self._api.watch(
                     "Pod", self._namespace, selector=LABEL_SWARM, version=version, server_timeout=300, silence=400
                 )
@@ -231,111 +212,36 @@ class Kubelet:
                 await asyncio.sleep(0.2)
 
     async def _list(self) -> str:
-        token = ""
+        token, present = "", set()
         while True:
             page = await self._api.list_page("Pod", self._namespace, selector=LABEL_SWARM, token=token)
             for item in page.items:
-                self._take("ADDED", msgspec.json.decode(item, type=_Pod))
+                pod = msgspec.json.decode(item, type=_Pod)
+                present.add(pod.metadata.uid)
+                self._take("MODIFIED" if pod.metadata.uid in self.all else "ADDED", pod)
             token = page.metadata.continue_
             if not token:
-                return page.metadata.resource_version
+                break
+        for uid in [uid for uid in self.all if uid not in present]:
+            self._take("DELETED", _Pod(_Meta(uid=uid)))
+        return page.metadata.resource_version
 
     def _take(self, kind: str, pod: _Pod) -> None:
         if kind not in ("ADDED", "MODIFIED", "DELETED"):
             return
         meta, now = pod.metadata, time.monotonic()
-        known = self.pods.get(meta.uid)
+        known = self.all.get(meta.uid)
         if kind == "DELETED":
-            if known and self.pods.pop(meta.uid, None):
+            if known:
+                del self.all[meta.uid]
                 self.removed += 1
                 self.on_event(kind, known)
-            self._known -= {(meta.uid, True), (meta.uid, False)}
             return
         if known is None:
-            known = self.pods[meta.uid] = FakePod(meta.name, meta.uid, meta.labels.get(LABEL_SWARM, ""), now, {})
+            known = self.all[meta.uid] = FakePod(meta.name, meta.uid, meta.labels.get(LABEL_SWARM, ""), now)
             self.created += 1
-        known.labels = meta.labels
-        mark = (meta.uid, meta.deletion_timestamp is not None)
-        if mark not in self._known:
-            self._known.add(mark)
-            self._todo.append(pod)
-            self._wake.set()
-        self.on_event(kind, known)
-
-    async def _work(self) -> None:
-        while True:
-            while not self._todo:
-                self._wake.clear()
-                await self._wake.wait()
-            pod = self._todo.popleft()
-            try:
-                await (self._end(pod) if pod.metadata.deletion_timestamp else self._start(pod))
-            except ApiError as error:
-                if error.status == 404:
-                    continue
-                await asyncio.sleep(0.1)
-                self._todo.append(pod)
-                self._wake.set()
-
-    async def _start(self, pod: _Pod) -> None:
-        meta = pod.metadata
-        path = RESOURCES["Pod"].path(meta.namespace, meta.name)
-        if pod.status.pod_ip:
-            return
-        if not pod.spec.node_name:
-            target = {"apiVersion": "v1", "kind": "Node", "name": self._node_of(pod)}
-            body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta.name}, "target": target}
-            try:
-                await self._api.request("POST", f"{path}/binding", "Pod", body=body)
-            except ApiError as error:
-                if error.status != 409:  # a real scheduler was faster
-                    raise
-        address = self._agents.address()
-        known = self.pods.get(meta.uid)
-        if known:
-            known.address = address
-        body = {"metadata": {"uid": meta.uid}, "status": _running(address)}
-        await self._api.request(
-            "PATCH", f"{path}/status", "Pod", body=body, content_type="application/strategic-merge-patch+json"
-        )
-        if known:
-            known.ready = time.monotonic()
+        known.labels, known.address = meta.labels, pod.status.pod_ip
+        if not known.ready and any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions):
+            known.ready = now
             self.ready += 1
-
-    async def _end(self, pod: _Pod) -> None:
-        meta = pod.metadata
-        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta.uid}}
-        path = RESOURCES["Pod"].path(meta.namespace, meta.name)
-        with contextlib.suppress(ApiError):
-            await self._api.request("DELETE", path, "Pod", body=body)
-
-    def _node_of(self, pod: _Pod) -> str:
-        """The one it is pinned to, or the next in turn."""
-        wish = bytes(pod.spec.affinity)
-        pinned = [node for node in self._nodes if f'"{node}"'.encode() in wish]
-        return pinned[0] if pinned else self._nodes[next(self._turn) % len(self._nodes)]
-
-
-def _running(address: str) -> dict[str, Any]:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
-    return {
-        "phase": "Running",
-        "podIP": address,
-        "podIPs": [{"ip": address}],
-        "hostIP": "127.0.0.1",
-        "hostIPs": [{"ip": "127.0.0.1"}],
-        "startTime": now,
-        "conditions": [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in kinds],
-        "containerStatuses": [
-            {
-                "name": "agent",
-                "ready": True,
-                "started": True,
-                "restartCount": 0,
-                "image": "bench",
-                "imageID": "",
-                "state": {"running": {"startedAt": now}},
-            }
-        ],
-    }
+        self.on_event(kind, known)

@@ -36,10 +36,10 @@ async def _takeover(kills: int, seed: int) -> dict[str, float]:
             second = here.start_operator()
             await here.started(second)
             wanted = replicas + len(here.nodes)
-            await here.kubelet.until(lambda wanted=wanted: here.kubelet.ready >= wanted, f"{wanted} agents", 30)
+            await here.pods.until(lambda wanted=wanted: here.pods.ready >= wanted, f"{wanted} agents", 30)
             await here.quiet(leader, 1.5)
             await asyncio.sleep(rng.uniform(0.0, 2.0))
-            made = here.kubelet.created
+            made = here.pods.created
             replicas += 1
             assert leader.process
             began = time.monotonic()
@@ -48,8 +48,8 @@ async def _takeover(kills: int, seed: int) -> dict[str, float]:
             else:
                 leader.kill()
             await here.client.merge("Swarm", "ha", {"spec": {"compute": {"replicas": replicas}}})
-            await here.kubelet.until(lambda made=made: here.kubelet.created > made, "a pod of the new leader", 30)
-            samples[clean].append(max(pod.seen for pod in here.kubelet.pods.values()) - began)
+            await here.pods.until(lambda made=made: here.pods.created > made, "a pod of the new leader", 30)
+            samples[clean].append(max(pod.seen for pod in here.pods.all.values()) - began)
             if clean:
                 leader.process.wait(20)
             leader = second

@@ -35,8 +35,8 @@ async def _pods_created(agents: int) -> dict[str, float]:
         began = time.monotonic()
         await here.client.create(here.swarm("thousand", agents))
         wanted = agents + len(here.nodes)
-        await here.kubelet.until(lambda: here.kubelet.created >= wanted, f"{wanted} pods", 300)
-        took = max(pod.seen for pod in here.kubelet.pods.values()) - began
+        await here.pods.until(lambda: here.pods.created >= wanted, f"{wanted} pods", 300)
+        took = max(pod.seen for pod in here.pods.all.values()) - began
         after = cpu_seconds(pid), cpu_seconds(here.server) if here.server else 0.0
         await _ready(here, 1, 300)
         return {

@@ -31,7 +31,7 @@ async def _filled(here: Scene, agents: int, each: int) -> tuple[int, float]:
     began = time.monotonic()
     for number in range(agents // each):
         await here.client.create(here.swarm(f"big-{number:02}", each))
-    await here.kubelet.until(lambda: here.kubelet.ready >= agents, f"{agents} ready agents", 400)
+    await here.pods.until(lambda: here.pods.ready >= agents, f"{agents} ready agents", 400)
     took = time.monotonic() - began
     await here.quiet(operator, 5.0, 180.0)
     assert operator.process
@@ -48,7 +48,7 @@ async def _repairs(agents: int, edits: int, seed: int) -> dict[str, float]:
     samples: list[float] = []
     async with scene() as here:
         pid, took = await _filled(here, agents, min(agents, _MOST))
-        pods = sorted(here.kubelet.pods.values(), key=lambda pod: pod.name)
+        pods = sorted(here.pods.all.values(), key=lambda pod: pod.name)
         before = cpu_seconds(pid)
         for _ in range(edits):
             pod = rng.choice(pods)
@@ -63,7 +63,7 @@ async def _repairs(agents: int, edits: int, seed: int) -> dict[str, float]:
                     if edited and seen.labels.get(_LABEL) == wanted:
                         mended.set()  # noqa: B023 - this round's
 
-            here.kubelet.on_event = look
+            here.pods.on_event = look
             began = time.monotonic()
             path = RESOURCES["Pod"].path(here.namespace, pod.name)
             patch = {"metadata": {"labels": {_LABEL: "edited"}}}

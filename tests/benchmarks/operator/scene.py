@@ -3,11 +3,11 @@
     async with scene() as here:
         here.start_operator()
         await here.client.create(here.swarm("one", replicas=100))
-        await here.kubelet.until(lambda: here.kubelet.ready >= 100, "100 agents", 60)
+        await here.pods.until(lambda: here.pods.ready >= 100, "100 agents", 60)
 
-The API server is the embedded one, in a process and a directory of its own, or the one of SWARM_TEST_KUBECONFIG; then
-the nodes are objects with a taint and a label of their own, a namespace holds everything, and all of it is removed in
-the end. The kubelet and the agents live in the measuring process (`fakes`).
+The API server is the embedded one, in a process and a directory of its own, or the one of SWARM_TEST_KUBECONFIG. The
+nodes are objects with a taint and a label of their own, a namespace holds everything, and all of it is removed in the
+end. What makes pods ready is in `kubelet`, what answers for their agents in `fakes`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from fakes import Agents, Kubelet  # noqa: E402
+from fakes import Agents, Pods  # noqa: E402
+from kubelet import Kubelet, Remote  # noqa: E402
 
 from support.operatorlive import Client, Operator  # noqa: E402
 from swarm_operator.kube import Api, ApiError, connect  # noqa: E402
@@ -53,7 +54,7 @@ class Scene:
     scratch: Path
     api: Api
     client: Client
-    kubelet: Kubelet
+    pods: Pods
     agents: Agents
     nodes: list[str]
     run: str
@@ -112,27 +113,30 @@ async def scene(nodes: int = 1) -> AsyncIterator[Scene]:
     """An API server with so many fake nodes. Everything that was started or made is gone afterwards."""
     async with contextlib.AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-operator-")))
-        given = os.environ.get(_VARIABLE)
-        server = None if given else stack.enter_context(_embedded(scratch / "state"))
-        kubeconfig = Path(given).expanduser() if given else scratch / "state" / "kubeconfig"
+        given = _given()
+        run = uuid.uuid4().hex[:8]
+        names = [f"bench-{run}-{number}" for number in range(nodes)]
+        agents = await stack.enter_async_context(Agents())
+        words = [",".join(names), ",".join(agents.addresses)]
+        server = None if given else stack.enter_context(_embedded(scratch / "state", words))
+        kubeconfig = _given() or scratch / "state" / "kubeconfig"
         api = await connect(str(kubeconfig))
         stack.push_async_callback(api.close)
-        run = uuid.uuid4().hex[:8]
         if given:
             await stack.enter_async_context(_definition(api))
-        names = [f"bench-{run}-{number}" for number in range(nodes)]
         await stack.enter_async_context(_nodes(api, names, run, beat=bool(given)))
-        agents = await stack.enter_async_context(Agents())
         namespace = f"bench-{run}"
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         await api.request("POST", _NAMESPACES, body=body)
-        kubelet = await stack.enter_async_context(Kubelet(api, namespace, names, agents))
+        pods = await stack.enter_async_context(Pods(api, namespace))
+        if given:
+            await stack.enter_async_context(_kubelet(api, namespace, names, agents))
         here = Scene(
             kubeconfig=kubeconfig,
             scratch=scratch,
             api=api,
             client=Client(api, namespace),
-            kubelet=kubelet,
+            pods=pods,
             agents=agents,
             nodes=names,
             run=run,
@@ -144,6 +148,11 @@ async def scene(nodes: int = 1) -> AsyncIterator[Scene]:
         yield here
 
 
+def _given() -> Path | None:
+    path = os.environ.get(_VARIABLE)
+    return Path(path).expanduser() if path else None
+
+
 def _end(operators: list[Operator]) -> None:
     for operator in operators:
         if operator.process and operator.process.poll() is None:
@@ -151,11 +160,14 @@ def _end(operators: list[Operator]) -> None:
 
 
 @contextlib.contextmanager
-def _embedded(state: Path) -> Any:
+def _embedded(state: Path, words: list[str]) -> Any:
     state.mkdir(parents=True)
     with (state / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "apiserver.py"), str(state)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [sys.executable, str(HERE / "apiserver.py"), str(state), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
     try:
         end = time.monotonic() + 60
@@ -171,6 +183,19 @@ def _embedded(state: Path) -> Any:
         finally:
             process.kill()
             process.wait()
+
+
+@asynccontextmanager
+async def _kubelet(api: Api, namespace: str, nodes: list[str], agents: Agents) -> AsyncIterator[None]:
+    hands = Remote(api, namespace)
+    kubelet = Kubelet(hands, nodes, agents.addresses)
+    tasks = [asyncio.ensure_future(part) for part in (kubelet.run(), hands.watch(kubelet))]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
