@@ -24,6 +24,7 @@ from msgspec import Meta, Struct
 __all__ = [
     "AGENT_PORT",
     "BOARD_DIRECTORY_PREFIX",
+    "HUB_AGENT_PORT",
     "HUB_PORT",
     "REST_PORT",
     "SETTINGS_FILE",
@@ -49,6 +50,8 @@ SETTINGS_FILE = "settings.json"
 
 #: Every pod serves its metrics, probes, settings and drain here (HTTP).
 AGENT_PORT = 9402
+#: And here serves the hub that is the second container of a compute agent's pod, where each pod has a board of its own.
+HUB_AGENT_PORT = 9403
 #: The hub's ZeroMQ ROUTER, for other hubs and for clients outside the node (TCP, CURVE).
 HUB_PORT = 7400
 #: The hub's REST interface (HTTP).
@@ -205,9 +208,11 @@ class Identity(_Model, frozen=True, kw_only=True):
     uid: str
     role: Role
     ordinal: int
+    #: The agent's name on the board and in the logs: its pod's, unless two agents share a pod (`SWARM_AGENT`).
     pod: str
     pod_uid: str
     pod_ip: str
+    #: What has a board and a hub, by name: the node, or the pod itself where its board is its own (`SWARM_NODE`).
     node: str
     revision: str
     #: The ConfigMap's directory (`settings.json`).
@@ -222,6 +227,8 @@ class Identity(_Model, frozen=True, kw_only=True):
     cache_seed: Path | None = None
     #: A volume for durable state, when the Swarm asks for one.
     state_dir: Path | None = None
+    #: Where it serves probes, metrics, settings and drain, if not at the settings' port: a second agent of one pod.
+    http_port: int | None = None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Identity:
@@ -247,16 +254,19 @@ class Identity(_Model, frozen=True, kw_only=True):
         if not ordinal.isdecimal():
             raise ValueError(f"SWARM_ORDINAL={ordinal!r}: expected a number from 0")
         seed, state = env.get("SWARM_CACHE_SEED"), env.get("SWARM_STATE_DIR")
+        port = env.get("SWARM_HTTP_PORT", "")
+        if port and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError(f"SWARM_HTTP_PORT={port!r}: expected a port from 1 to 65535")
         return cls(
             swarm=need("SWARM_NAME"),
             namespace=need("SWARM_NAMESPACE"),
             uid=need("SWARM_UID"),
             role=Role(role),
             ordinal=int(ordinal),
-            pod=need("POD_NAME"),
+            pod=env.get("SWARM_AGENT") or need("POD_NAME"),
             pod_uid=need("POD_UID"),
             pod_ip=need("POD_IP"),
-            node=need("NODE_NAME"),
+            node=env.get("SWARM_NODE") or need("NODE_NAME"),
             revision=env.get("SWARM_REVISION", ""),
             config_dir=Path(need("SWARM_CONFIG_DIR")),
             keys_dir=Path(need("SWARM_KEYS_DIR")),
@@ -264,6 +274,7 @@ class Identity(_Model, frozen=True, kw_only=True):
             cache_dir=Path(need("SWARM_CACHE_DIR")),
             cache_seed=Path(seed) if seed else None,
             state_dir=Path(state) if state else None,
+            http_port=int(port) if port else None,
         )
 
 

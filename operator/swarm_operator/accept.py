@@ -11,17 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from swarm_operator import pod_security, private_board
 from swarm_operator.api.fields import size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.private_board import OWN_MEMORY, in_pod
 from swarm_operator.schedule import schedule_problems
 
 __all__ = ["INVALID", "NOT_IMPLEMENTED", "Refusal", "refusals"]
 
 NOT_IMPLEMENTED: Final = "NotImplemented"
 INVALID: Final = "Invalid"
-
-#: Memory that an agent needs beside the board: the interpreter, NumPy and Numba.
-_OWN_MEMORY: Final = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ _LATER: Final = "not implemented in this version; leave it out"
 
 #: Field -> whether the spec uses it beyond what is implemented.
 _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
-    "spec.transport.sharedMemory.medium": lambda s: s.transport.shared_memory.medium != "HostPath",
     "spec.scheduling.topology.numa": lambda s: s.scheduling.topology.numa != "Any",
     "spec.scheduling.cpuPinning": lambda s: s.scheduling.cpu_pinning != "Preferred",
     "spec.scheduling.gang": lambda s: s.scheduling.gang != "None",
@@ -58,8 +56,10 @@ def refusals(spec: SwarmSpec) -> tuple[Refusal, ...]:
     found = [Refusal(NOT_IMPLEMENTED, field, _LATER) for field, uses in _NOT_YET.items() if uses(spec)]
     found += [Refusal(INVALID, field, text) for field, text in schedule_problems(spec)]
     arena = spec.transport.shared_memory.size
+    for problems in (private_board.problems, pod_security.problems):
+        found += [Refusal(INVALID, field, message) for field, message in problems(spec)]
     for field, memory in (("spec.compute.memory", spec.compute.memory), ("spec.resource.memory", spec.resource.memory)):
-        if size_bytes(memory) < size_bytes(arena) + _OWN_MEMORY:
+        if not in_pod(spec) and size_bytes(memory) < size_bytes(arena) + OWN_MEMORY:
             found.append(
                 Refusal(
                     INVALID,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from swarm_agents.config import Settings
+from swarm_agents.config import AGENT_PORT, Settings
 
 __all__ = [
     "Action",
@@ -92,6 +92,8 @@ class PushSettings(Action):
     ip: str
     restarts: int
     revision: str
+    #: Of the pod's agents; see `PodView.ports`.
+    ports: tuple[int, ...] = (AGENT_PORT,)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class DrainPod(Action):
     restarts: int
     #: It was asked before, and is asked whether it is empty by now.
     again: bool = False
+    #: Of the pod's agents, in the order in which they drain.
+    ports: tuple[int, ...] = (AGENT_PORT,)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class ResumePod(Action):
     uid: str
     ip: str
     restarts: int
+    ports: tuple[int, ...] = (AGENT_PORT,)
 
 
 @dataclass(frozen=True)

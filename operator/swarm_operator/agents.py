@@ -1,5 +1,9 @@
 """Talks to the agents over HTTP, and keeps what they said: settings pushed, drains asked for.
 
+A pod with a board of its own holds two agents, the hub and the compute agent (`PodView.ports`); what they say is put
+together into one report. Such a pod drains in that order: the hub takes nothing more while the agent still computes,
+and only when the hub owes nobody anything is the agent asked to claim nothing more.
+
 The table is an observation like any other: it is lost with the process, and the next plan asks again. An agent that
 does not answer is noted as such, with the time, so that the planner decides when to try again; no call is retried here.
 """
@@ -7,13 +11,12 @@ does not answer is noted as such, with the time, so that the planner decides whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
-from swarm_agents.config import AGENT_PORT
 from swarm_operator.actions import DrainPod, PushSettings, ResumePod
 from swarm_operator.views import AgentReport
 
@@ -32,6 +35,27 @@ class _Status(msgspec.Struct):
 
 class _Pushed(msgspec.Struct):
     settings: str = ""
+
+
+#: States in which an agent has nothing in hand and takes nothing.
+_EMPTY: Final = ("drained", "stopped")
+
+
+def _together(states: Sequence[str]) -> str:
+    """The state of a pod whose agents are in these: while one has left and another has not, it is leaving."""
+    for state in ("starting", "draining", "ready"):
+        if state in states:
+            return "draining" if state == "ready" and set(states) & set(_EMPTY) else state
+    return states[0]
+
+
+async def _each(ask: Callable[[int], Awaitable[_Status]], ports: Iterable[int]) -> Sequence[_Status]:
+    """Asks all agents of a pod at once; the first that fails fails for all, when each has been heard."""
+    answers = await asyncio.gather(*map(ask, ports), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, _Status)]
 
 
 class Agents:
@@ -59,11 +83,14 @@ class Agents:
     async def push(self, action: PushSettings, token: str, body: bytes) -> AgentReport:
         """`PUT /v1/settings`, then `GET /v1/status`."""
 
-        async def talk() -> AgentReport:
-            pushed = await self._call("PUT", action.ip, "/v1/settings", token, body)
+        async def one(port: int) -> _Status:
+            pushed = await self._call("PUT", action.ip, port, "/v1/settings", token, body)
             acknowledged = msgspec.json.decode(pushed, type=_Pushed).settings
-            status = await self._status("GET", action.ip, "/v1/status", token)
-            return self._report(action.restarts, status, acknowledged)
+            status = await self._status("GET", action.ip, port, "/v1/status", token)
+            return msgspec.structs.replace(status, settings=acknowledged)
+
+        async def talk() -> AgentReport:
+            return self._report(action.restarts, await _each(one, action.ports))
 
         return await self._asked(action, talk)
 
@@ -74,43 +101,52 @@ class Agents:
         since = self._clock() if since is None else since
 
         async def talk() -> AgentReport:
-            status = await self._status("POST", action.ip, "/v1/drain", token)
-            return msgspec.structs.replace(self._report(action.restarts, status, status.settings), drain_since=since)
+            said: list[_Status] = []
+            for port in action.ports:
+                said.append(await self._status("POST", action.ip, port, "/v1/drain", token))
+                if said[-1].state not in _EMPTY:
+                    break
+            report = self._report(action.restarts, said)
+            return msgspec.structs.replace(report, drain_since=since)
 
         return await self._asked(action, talk, drain_since=since)
 
     async def resume(self, action: ResumePod, token: str) -> AgentReport:
         """`POST /v1/resume`."""
 
+        async def one(port: int) -> _Status:
+            return await self._status("POST", action.ip, port, "/v1/resume", token)
+
         async def talk() -> AgentReport:
-            status = await self._status("POST", action.ip, "/v1/resume", token)
-            return self._report(action.restarts, status, status.settings)
+            return self._report(action.restarts, await _each(one, action.ports))
 
         return await self._asked(action, talk)
 
-    async def events(self, ip: str, token: str, after: int) -> bytes:
+    async def events(self, ip: str, port: int, token: str, after: int) -> bytes:
         """`GET /v1/events`: what happened since the event of this number.
 
         Raises:
             OSError, TimeoutError, ValueError, aiohttp.ClientError: it does not answer, or refuses.
         """
-        return await self._call("GET", ip, f"/v1/events?after={after}", token)
+        return await self._call("GET", ip, port, f"/v1/events?after={after}", token)
 
-    async def load(self, ip: str, token: str) -> bytes:
+    async def load(self, ip: str, port: int, token: str) -> bytes:
         """`GET /v1/load`: the load of the agent's node.
 
         Raises:
             OSError, TimeoutError, ValueError, aiohttp.ClientError: it does not answer, or refuses.
         """
-        return await self._call("GET", ip, "/v1/load", token)
+        return await self._call("GET", ip, port, "/v1/load", token)
 
-    def _report(self, restarts: int, status: _Status, settings: str) -> AgentReport:
+    def _report(self, restarts: int, said: Sequence[_Status]) -> AgentReport:
+        """What a pod's agents say, as one: settings count as acknowledged when all of them run by these."""
+        settings = {status.settings for status in said}
         return AgentReport(
             restarts=restarts,
             checked=self._clock(),
-            settings=settings,
-            state=status.state,
-            running=status.running,
+            settings=settings.pop() if len(settings) == 1 else "",
+            state=_together([status.state for status in said]),
+            running=sum(status.running for status in said),
         )
 
     async def _asked(
@@ -135,10 +171,10 @@ class Agents:
         self._reports[action.uid] = report
         return report
 
-    async def _status(self, method: str, ip: str, path: str, token: str) -> _Status:
-        return msgspec.json.decode(await self._call(method, ip, path, token), type=_Status)
+    async def _status(self, method: str, ip: str, port: int, path: str, token: str) -> _Status:
+        return msgspec.json.decode(await self._call(method, ip, port, path, token), type=_Status)
 
-    async def _call(self, method: str, ip: str, path: str, token: str, body: bytes | None = None) -> bytes:
+    async def _call(self, method: str, ip: str, port: int, path: str, token: str, body: bytes | None = None) -> bytes:
         if self._session is None:
             # Pods are reached directly, whatever proxy the environment names for the world outside.
             connector = aiohttp.TCPConnector(limit=_CONCURRENT, keepalive_timeout=15)
@@ -148,7 +184,7 @@ class Agents:
         async with (
             self._limit,
             self._session.request(
-                method, f"http://{host}:{AGENT_PORT}{path}", data=body, headers=headers, allow_redirects=False
+                method, f"http://{host}:{port}{path}", data=body, headers=headers, allow_redirects=False
             ) as response,
         ):
             data = await response.read()

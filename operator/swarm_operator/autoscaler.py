@@ -5,7 +5,7 @@ field manager of its own, and everything after that (pods, drain, audit trail, s
 person scales. It acts while this replica leads, on Swarms that have both compute.min and compute.max, are accepted and
 not suspended; of all others nobody but their users touches the count, so an HPA or KEDA can own it.
 
-One agent a node is asked, the resource agent where there is one, every `INTERVAL`, or less often where that would be
+One agent a board is asked, the resource agent where there is one, every `INTERVAL`, or less often where that would be
 more than `RATE` questions a second over all swarms. An answer stands for a while when the next one does not come; then
 the node is missing, and while one is, nothing leaves.
 
@@ -252,7 +252,7 @@ class Autoscaler:
     async def _ask(self, pod: PodView, token: str) -> NodeLoad | str:
         try:
             async with asyncio.timeout(_PATIENCE):
-                return msgspec.json.decode(await self._agents.load(pod.ip, token), type=NodeLoad)
+                return msgspec.json.decode(await self._agents.load(pod.ip, pod.ports[0], token), type=NodeLoad)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, ValueError) as error:
             log.debug("a pod does not tell its load", pod=pod.name, error=str(error))
             return f"{type(error).__name__}: {error}"[:200]
@@ -297,15 +297,15 @@ class Autoscaler:
 
 
 def _one_a_node(agents: list[Agent]) -> dict[str, PodView]:
-    """The pod of each node that is asked: the resource agent, or whoever is there."""
+    """The pod that is asked of each board, by whose it is: the resource agent, or whoever is there."""
 
     def rank(agent: Agent) -> tuple[bool, bool, str]:
         return (agent.name.role is not Role.RESOURCE, not agent.pod.ready, agent.pod.name)
 
     found: dict[str, PodView] = {}
     for agent in sorted((a for a in agents if a.alive and a.running and not a.lost), key=rank):
-        if agent.pod.ready or agent.pod.node not in found:
-            found.setdefault(agent.pod.node, agent.pod)
+        if agent.pod.ready or agent.pod.board not in found:
+            found.setdefault(agent.pod.board, agent.pod)
     return found
 
 

@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from swarm_agents.config import AGENT_PORT
 from swarm_operator.agents import Agents
 from swarm_operator.cache import Cache
 from swarm_operator.events import Note, Recorder
@@ -120,7 +121,8 @@ class Gatherer:
     ) -> None:
         self._cache, self._agents, self._recorder = cache, agents, recorder
         self._leads, self._clock, self._now = leads, clock, now
-        self._read: dict[str, _Read] = {}
+        #: By the pod's UID and the agent's port.
+        self._read: dict[tuple[str, int], _Read] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -132,16 +134,16 @@ class Gatherer:
         """Asks everybody who is due, one after the other in time."""
         pods = [*self._pods()] if self._leads() else []
         present = {pod.uid for _, pod in pods}
-        self._read = {uid: read for uid, read in self._read.items() if uid in present}
+        self._read = {key: read for key, read in self._read.items() if key[0] in present}
         asked: set[asyncio.Task[None]] = set()
         for swarm, pod in pods:
-            read = self._read.setdefault(pod.uid, _Read())
-            if read.due > self._clock():
-                continue
-            read.due = self._clock() + INTERVAL
-            task = asyncio.create_task(self.ask(swarm, pod))
-            asked.add(task)
-            await asyncio.sleep(1 / RATE)
+            for port in pod.ports:
+                read = self._read.setdefault((pod.uid, port), _Read())
+                if read.due > self._clock():
+                    continue
+                read.due = self._clock() + INTERVAL
+                asked.add(asyncio.create_task(self.ask(swarm, pod, port)))
+                await asyncio.sleep(1 / RATE)
         if asked:
             await asyncio.wait(asked)
 
@@ -156,14 +158,14 @@ class Gatherer:
                 if pod.phase == "Running" and pod.ip and parse_pod_name(pod.name, key.name):
                     yield swarm, pod
 
-    async def ask(self, swarm: SwarmView, pod: PodView) -> None:
-        """Asks one pod, and tells what is new."""
+    async def ask(self, swarm: SwarmView, pod: PodView, port: int = AGENT_PORT) -> None:
+        """Asks one agent of a pod, and tells what is new."""
         token = self._cache.token(Key(swarm.namespace, swarm.name))
-        read = self._read.setdefault(pod.uid, _Read())
+        read = self._read.setdefault((pod.uid, port), _Read())
         try:
-            said = msgspec.json.decode(await self._agents.events(pod.ip, token, read.after), type=Happened)
+            said = msgspec.json.decode(await self._agents.events(pod.ip, port, token, read.after), type=Happened)
             if said.run != read.run and read.after:
-                said = msgspec.json.decode(await self._agents.events(pod.ip, token, 0), type=Happened)
+                said = msgspec.json.decode(await self._agents.events(pod.ip, port, token, 0), type=Happened)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, ValueError) as error:
             read.due = self._clock() + 5 * INTERVAL
             log.debug("a pod does not tell its events", pod=pod.name, error=str(error))

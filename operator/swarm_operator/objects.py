@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from swarm_agents.config import AGENT_PORT, SETTINGS_FILE, Role, Settings, encode_settings
+from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, SETTINGS_FILE, Role, Settings, encode_settings
 from swarm_operator.api.v1alpha1 import API_VERSION, KIND, SwarmSpec
 from swarm_operator.names import (
     agents_service,
@@ -21,6 +21,7 @@ from swarm_operator.names import (
     secret,
     service_account,
 )
+from swarm_operator.private_board import in_pod
 from swarm_operator.views import SwarmView
 
 __all__ = [
@@ -80,8 +81,9 @@ def _port(name: str, number: int, target: str) -> dict[str, Any]:
     return {"name": name, "port": number, "protocol": "TCP", "targetPort": target}
 
 
-def agents_service_manifest(swarm: SwarmView) -> dict[str, Any]:
+def agents_service_manifest(swarm: SwarmView, spec: SwarmSpec) -> dict[str, Any]:
     """The headless Service: a DNS name for every agent, and what Prometheus scrapes, ready or not."""
+    hubs = [_port("hub-http", HUB_AGENT_PORT, "hub-http")] if in_pod(spec) else []
     return _service(
         swarm,
         agents_service(swarm.name),
@@ -90,7 +92,7 @@ def agents_service_manifest(swarm: SwarmView) -> dict[str, Any]:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": pod_selector(swarm.name),
-            "ports": [_port("http", AGENT_PORT, "http")],
+            "ports": [_port("http", AGENT_PORT, "http"), *hubs],
         },
     )
 
@@ -104,7 +106,7 @@ def api_service_manifest(swarm: SwarmView, spec: SwarmSpec) -> dict[str, Any]:
         {
             "type": "ClusterIP",
             "publishNotReadyAddresses": False,
-            "selector": pod_selector(swarm.name, Role.RESOURCE),
+            "selector": pod_selector(swarm.name, Role.COMPUTE if in_pod(spec) else Role.RESOURCE),
             "ports": [_port("rest", zeromq.rest_port, "rest"), _port("hub", zeromq.port, "hub")],
         },
     )

@@ -32,6 +32,7 @@ from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.drift import covers, excess
 from swarm_operator.nodes import losses, matching_nodes, may_start
 from swarm_operator.pods import pod_manifest
+from swarm_operator.private_board import in_pod
 from swarm_operator.resource_plan import decide_resource
 from swarm_operator.revision import revision_of, rolling_part
 from swarm_operator.rollout import Agent, Decision, Target, budget, decide
@@ -81,7 +82,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     taken = _foreign_names(snapshot, agents)
 
     compute, standby = (_target(spec, swarm.name, role, revision) for role in (Role.COMPUTE, Role.STANDBY))
-    nodes = {} if spec.suspend else matching_nodes(spec, snapshot.nodes)
+    nodes = {} if spec.suspend or in_pod(spec) else matching_nodes(spec, snapshot.nodes)
     resource = _target(spec, swarm.name, Role.RESOURCE, revision, nodes=len(nodes))
     decisions = {
         Role.COMPUTE: decide(compute, by_role[Role.COMPUTE], now),
@@ -90,10 +91,12 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     decisions[Role.RESOURCE], pinned = decide_resource(resource, by_role[Role.RESOURCE], nodes, now)
 
     going = {agent.pod.uid for d in decisions.values() for agent in (*d.drain, *(agent for agent, _ in d.delete))}
+    # A hub in a pod that drains still owes others the answers to what it was sent; it sends word that it takes no more.
+    ending = {agent.pod.uid for decision in decisions.values() for agent, _ in decision.delete}
     hubs = [
         hub_of(agent.pod, spec, snapshot.keys.hub_public)
-        for agent in by_role[Role.RESOURCE]
-        if agent.alive and agent.running and not agent.lost and agent.pod.uid not in going
+        for agent in by_role[Role.COMPUTE if in_pod(spec) else Role.RESOURCE]
+        if agent.alive and agent.running and not agent.lost and agent.pod.uid not in (ending if in_pod(spec) else going)
     ]
     settings = settings_of(swarm, spec, revision, hubs)
     wanted_settings = settings_revision(settings)
@@ -181,9 +184,10 @@ def _pod_actions(
         actions.append(CreatePod("Pod", str(name), manifest))
     for agent in decision.drain:
         pod, again = agent.pod, agent.report is not None and agent.report.drain_since is not None
-        actions.append(DrainPod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, again))
+        actions.append(DrainPod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, again, pod.ports))
     for agent in decision.resume:
-        actions.append(ResumePod("Pod", agent.pod.name, agent.pod.uid, agent.pod.ip, agent.pod.restarts))
+        pod = agent.pod
+        actions.append(ResumePod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, pod.ports))
     for agent, why in decision.delete:
         actions.append(DeletePod("Pod", agent.pod.name, agent.pod.uid, why))
     return actions
@@ -222,7 +226,7 @@ def _pushes(
                 waits.append(wait)
                 continue
         pod = agent.pod
-        actions.append(PushSettings("Pod", pod.name, pod.uid, pod.ip, pod.restarts, wanted))
+        actions.append(PushSettings("Pod", pod.name, pod.uid, pod.ip, pod.restarts, wanted, pod.ports))
     return actions, min(waits, default=None), acknowledged
 
 
@@ -241,7 +245,7 @@ def _children(
     wanted = [
         objects.service_account_manifest(swarm),
         objects.config_map_manifest(swarm, settings),
-        objects.agents_service_manifest(swarm),
+        objects.agents_service_manifest(swarm, spec),
         objects.api_service_manifest(swarm, spec),
         objects.budget_manifest(swarm, max(0, compute.count - max(1, compute.unavailable))),
         objects.revision_manifest(swarm, revision, number, rolling_part(spec)),

@@ -8,23 +8,25 @@ swarm: a directory that the kubelet makes is root's, mode 0755, and fsGroup does
 agent could not write there without a privileged container to prepare it. In the tmpfs each agent makes the swarm's
 directory itself, 0700, and can remove it again.
 
-Guaranteed QoS (requests equal limits, on the only container) is what the static CPU Manager asks for.
+Guaranteed QoS (requests equal limits, on every container) is what the static CPU Manager asks for; a container gets
+CPUs of its own if it asks for whole ones.
+
+With medium Memory a compute agent's pod has a board of its own, and a second container `hub` (see `private_board`).
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from swarm_agents.config import AGENT_PORT, Role
+from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, Role
 from swarm_operator.api.pod_template import RESERVED_VOLUMES, KeyRef, PodTemplate, Volume
 from swarm_operator.api.v1alpha1 import SwarmSpec, Toleration
 from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_labels, pod_selector, secret, service_account
 from swarm_operator.objects import metadata
-from swarm_operator.views import SwarmView
+from swarm_operator.private_board import in_pod, size_limit
+from swarm_operator.views import CONTAINER, HUB_CONTAINER, SwarmView
 
 __all__ = ["BOUND_TO_NODE", "CONTAINER", "LOST_NODE_SECONDS", "pod_manifest", "tolerated_seconds"]
-
-CONTAINER: Final = "agent"
 
 _CONFIG: Final = "/etc/swarm/config"
 _KEYS: Final = "/etc/swarm/keys"
@@ -83,7 +85,7 @@ def _spec(
             "fsGroup": security.run_as_group,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(swarm, spec, name, revision, template)],
+        "containers": _containers(swarm, spec, name, revision, template),
         "volumes": _volumes(swarm, spec, template),
         "tolerations": _tolerations(scheduling.tolerations, name.role),
     }
@@ -102,6 +104,28 @@ def _spec(
             pod["schedulerName"] = scheduling.scheduler_name
         pod |= _placement(swarm, spec)
     return pod
+
+
+def _containers(
+    swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, template: PodTemplate
+) -> list[dict[str, Any]]:
+    agent = _container(swarm, spec, name, revision, template)
+    if not in_pod(spec):
+        return [agent]
+    # The pod is a node of its own to the swarm. The hub needs a name of its own on the board, and a port of its own.
+    own = [{"name": "SWARM_NODE", "value": str(name)}]
+    agent["env"] += own
+    hub = _container(swarm, spec, name._replace(role=Role.RESOURCE), revision, PodTemplate())
+    hub["name"] = HUB_CONTAINER
+    hub["env"] += [
+        *own,
+        {"name": "SWARM_AGENT", "value": f"{name.swarm}-hub-{name.ordinal}-{name.incarnation}"},
+        {"name": "SWARM_HTTP_PORT", "value": str(HUB_AGENT_PORT)},
+    ]
+    hub["ports"][0] = _port("hub-http", HUB_AGENT_PORT)
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        hub[probe]["httpGet"]["port"] = "hub-http"
+    return [agent, hub]
 
 
 def _container(
@@ -193,11 +217,13 @@ def _key(ref: KeyRef) -> dict[str, Any]:
 
 
 def _volumes(swarm: SwarmView, spec: SwarmSpec, template: PodTemplate) -> list[dict[str, Any]]:
-    shm = {"path": spec.transport.shared_memory.path, "type": "Directory"}
+    shm: dict[str, Any] = {"hostPath": {"path": spec.transport.shared_memory.path, "type": "Directory"}}
+    if in_pod(spec):
+        shm = {"emptyDir": {"medium": "Memory", "sizeLimit": size_limit(spec)}}
     volumes: list[dict[str, Any]] = [
         {"name": _volume("config"), "configMap": {"name": config_map(swarm.name), "defaultMode": 0o444}},
         {"name": _volume("keys"), "secret": {"secretName": secret(swarm.name), "defaultMode": 0o440}},
-        {"name": _volume("shm"), "hostPath": shm},
+        {"name": _volume("shm"), **shm},
         {"name": _volume("cache"), "emptyDir": {}},
         {"name": _volume("tmp"), "emptyDir": {}},
     ]

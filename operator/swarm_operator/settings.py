@@ -11,17 +11,18 @@ from collections.abc import Iterable
 from swarm_agents.config import Checkpoints, Failover, Hub, Runtime, Sensing, Settings, Transport
 from swarm_operator.api.fields import seconds, size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.private_board import in_pod, kept_bytes
 from swarm_operator.views import PodView, SwarmView
 
 __all__ = ["hub_of", "settings_of"]
 
 
 def hub_of(pod: PodView, spec: SwarmSpec, public_key: str) -> Hub:
-    """Where a resource agent listens."""
+    """Where a resource agent listens, or the hub in a compute agent's pod: then the pod is the node's name."""
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
     zeromq = spec.transport.zeromq
     return Hub(
-        node=pod.node,
+        node=pod.board,
         address=f"tcp://{host}:{zeromq.port}",
         public_key=public_key if zeromq.encryption == "Curve" else "",
         rest=f"http://{host}:{zeromq.rest_port}",
@@ -76,8 +77,9 @@ def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable
 def _checkpoints(spec: SwarmSpec) -> Checkpoints:
     """Without `spec.state` tasks and agents are kept in shared memory all the same, and on no volume."""
     state = spec.state
+    node_bytes = kept_bytes(spec) if in_pod(spec) else Checkpoints().node_bytes
     if state is None:
-        return Checkpoints()
+        return Checkpoints(node_bytes=node_bytes)
     # A tenth is left to the directory and to files on their way: beyond an emptyDir's limit the kubelet evicts the pod.
     room = size_bytes(state.size_limit) * 9 // 10
-    return Checkpoints(interval=seconds(state.checkpoint_interval), volume_bytes=room)
+    return Checkpoints(interval=seconds(state.checkpoint_interval), node_bytes=node_bytes, volume_bytes=room)

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from swarm_agents.config import Role
-from swarm_operator import names
+from swarm_operator import names, pod_security
 from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
 from swarm_operator.autoscale_status import autoscaling_block, autoscaling_condition
 from swarm_operator.plan import agents_of
+from swarm_operator.private_board import in_pod
 from swarm_operator.snapshot import Snapshot
 
 __all__ = [
@@ -82,6 +83,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _progressing(snapshot, plan, now),
         _degraded(snapshot, plan, failures),
         *autoscaling_condition(snapshot, _refused(snapshot)),
+        _pod_security(snapshot),
     ]
     settings = plan.settings_revision
     audit = observed.get("audit")
@@ -145,7 +147,7 @@ def _ready(snapshot: Snapshot, plan: Plan) -> _Condition:
     assert snapshot.spec is not None
     if snapshot.spec.suspend:
         return READY, "False", SUSPENDED, "spec.suspend is true."
-    if not plan.resource.desired:
+    if not plan.resource.desired and not in_pod(snapshot.spec):
         return (
             READY,
             "False",
@@ -189,8 +191,9 @@ def _progressing(snapshot: Snapshot, plan: Plan, now: float) -> _Condition:
 
 
 def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str]) -> _Condition:
+    advice = pod_security.advice(snapshot.spec, failures, snapshot.swarm.namespace)
     if failures:
-        return DEGRADED, "True", API_REFUSED, _some(failures)
+        return DEGRADED, "True", pod_security.REFUSED if advice else API_REFUSED, f"{advice}{_some(failures)}"
     stuck = [
         f"{agent.pod.name}: {agent.pod.reason}" + (f" ({agent.pod.message})" if agent.pod.message else "")
         for agent in agents_of(snapshot)
@@ -208,6 +211,14 @@ def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str]) -> _Condi
     if plan.blocked:
         return DEGRADED, "True", BLOCKED, _some(plan.blocked)
     return DEGRADED, "False", AS_WANTED, "Nothing is wrong."
+
+
+def _pod_security(snapshot: Snapshot) -> _Condition:
+    refused = _refused(snapshot)
+    if refused or snapshot.spec is None:
+        reason = refused[0] if refused else INVALID
+        return pod_security.POD_SECURITY, "Unknown", reason, "The spec is not accepted; see the condition Accepted."
+    return pod_security.level(snapshot.spec, snapshot.swarm.namespace)
 
 
 def _some(texts: Iterable[str]) -> str:

@@ -20,8 +20,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, field
 
+from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT
+
 __all__ = [
     "CHILD_KINDS",
+    "CONTAINER",
+    "HUB_CONTAINER",
     "AgentReport",
     "Manager",
     "NodeView",
@@ -37,6 +41,13 @@ __all__ = [
     "secret_data",
     "swarm_view",
 ]
+
+
+#: A pod's agent, and the hub beside it where the pod has a board of its own.
+CONTAINER: Final = "agent"
+HUB_CONTAINER: Final = "hub"
+_ONE_PORT: Final = (AGENT_PORT,)
+_TWO_PORTS: Final = (HUB_AGENT_PORT, AGENT_PORT)
 
 
 class Manager(Struct, frozen=True):
@@ -86,10 +97,17 @@ class PodView(Struct, frozen=True, gc=False):
     phase: str = "Pending"
     ready: bool = False
     ip: str = ""
+    #: Where its agents answer (HTTP), in the order in which they are to leave: its hub first, if it has one.
+    ports: tuple[int, ...] = _ONE_PORT
     restarts: int = 0
     #: Why it does not run: CamelCase reason and the message beside it.
     reason: str = ""
     message: str = ""
+
+    @property
+    def board(self) -> str:
+        """Whose board it works on, by the name that the swarm has for it: its node's, or its own."""
+        return self.name if self.ports == _TWO_PORTS else self.node
 
 
 class Taint(Struct, frozen=True):
@@ -284,7 +302,9 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
     """A pod from JSON."""
     pod = msgspec.json.decode(raw, type=_Pod)
     meta, spec, status = pod.metadata, pod.spec, pod.status
-    env = {e.name: e.value for c in spec.containers if c.name == "agent" for e in c.env if e.name.startswith("SWARM_")}
+    env = {
+        e.name: e.value for c in spec.containers if c.name == CONTAINER for e in c.env if e.name.startswith("SWARM_")
+    }
     terms = spec.affinity.node_affinity.required.node_selector_terms if spec.affinity else ()
     pinned = [m.values[0] for t in terms for m in t.match_fields if m.key == "metadata.name" and m.values]
     conditions = {c.type: c for c in status.conditions}
@@ -313,6 +333,7 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         phase=status.phase,
         ready="Ready" in conditions and conditions["Ready"].status == "True",
         ip=status.pod_ip,
+        ports=_TWO_PORTS if any(c.name == HUB_CONTAINER for c in spec.containers) else _ONE_PORT,
         restarts=sum(c.restart_count for c in status.container_statuses),
         reason=reason,
         message=message[:_MESSAGE],

@@ -143,6 +143,11 @@ class Carrier:
         """Tasks of this node's board that other nodes compute at present."""
         return sum(len(peer.forwarded) for peer in list(self.peers.values())) + len(self._held)
 
+    def offer(self) -> schema.Load:
+        """The node's load as other hubs are to see it: who drains has nobody for them, so that they send nothing."""
+        load = self._desk.load()
+        return msgspec.structs.replace(load, workers=0, idle=0) if self.draining else load
+
     def stop(self) -> None:
         """Says good-bye; `disconnect` and `hand_back_all` follow."""
         self._stopped = self.draining = True
@@ -229,7 +234,7 @@ class Carrier:
                 (self.finding.add if message.finds else self.finding.discard)(peer.node)
                 (self._recalling.add if message.recalls else self._recalling.discard)(peer.node)
                 peer.window.grant(message.window, message.bytes)
-                link.send(schema.Heartbeat(self._reactor.clock(), load=self._desk.load()))
+                link.send(schema.Heartbeat(self._reactor.clock(), load=self.offer()))
                 self._log.info("connected to a hub", node=peer.node, address=link.address)
                 self._reached.add(peer.node)
                 if peer.node in self._lost_nodes:
@@ -355,7 +360,7 @@ class Carrier:
                 link.look()
                 if not link.open:
                     continue
-                load = load or self._desk.load()
+                load = load or self.offer()
                 link.send(schema.Heartbeat(now, load=load))
                 missed = link.pulse.missed(now)
                 if missed >= DEAD:

@@ -230,13 +230,25 @@ class Hub:
             self.carrier.apply(settings)
 
     def drain(self) -> None:
-        """Takes nothing more: clients go elsewhere with what they wait for, and nothing more is forwarded."""
+        """Takes nothing more: clients go elsewhere with what they wait for, other hubs get back what has not been begun
+        here, and nothing more is forwarded."""
         with self.reactor:
             self.draining = self.carrier.draining = True
             for session in self.sessions:
                 if session.kind == "client":
                     self._send(session, schema.Bye())
                     self.sessions.close(session)
+        self.return_waiting()
+
+    def return_waiting(self) -> None:
+        """Gives other hubs back what they sent here and nobody has begun; a hub that drains does so until it leaves,
+        since an agent that leaves with it hands its task back to the board."""
+        with self.reactor:
+            for session in self.sessions:
+                if session.kind == "hub":
+                    for task in [task for task, entry in session.entries.items() if entry.answer is None]:
+                        if self._give_up(session, task, "this hub is leaving"):
+                            self.counts["given_back_leaving"] += 1
 
     def resume(self) -> None:
         """Takes tasks again."""
@@ -379,19 +391,24 @@ class Hub:
 
     def _on_recall(self, session: Session, route: bytes, recall: schema.Recall, payload: list[Any]) -> None:
         for task in recall.tasks:
-            entry = session.entries.get(task)
-            if entry is not None and len(entry.sessions) == 1 and self.desk.withdraw(task):
-                self.sessions.forget(session, task)
+            if self._give_up(session, task, "it was late, and had not been begun here"):
                 self.counts["given_back_late"] += 1
-                late = SwarmFull("it was late, and had not been begun here")
-                self._outbox.refuse_task(session, task, late, LATE_RETRY_AFTER)
+
+    def _give_up(self, session: Session, task: TaskId, why: str) -> bool:
+        """Takes a task off the board that only this session waits for and nobody has begun; False: there is none."""
+        entry = session.entries.get(task)
+        if entry is None or len(entry.sessions) != 1 or not self.desk.withdraw(task):
+            return False
+        self.sessions.forget(session, task)
+        self._outbox.refuse_task(session, task, SwarmFull(why), LATE_RETRY_AFTER)
+        return True
 
     def _on_heartbeat(self, session: Session, route: bytes, beat: schema.Heartbeat, payload: list[Any]) -> None:
         if beat.echo:
             return
         if beat.load is not None and session.kind == "hub" and session.node in self.peers:
             self.peers[session.node].heard_load(beat.load)
-        load = self.desk.load() if session.kind == "hub" else None
+        load = self.carrier.offer() if session.kind == "hub" else None
         self._send(session, schema.Heartbeat(beat.sent, echo=True, load=load), route=route)
 
     def _on_credit(self, session: Session, route: bytes, credit: schema.Credit, payload: list[Any]) -> None:

@@ -64,7 +64,7 @@ def _run(began: float) -> int:
     from swarm_agents.runtime import http
 
     try:
-        listener = http.bind(identity.pod_ip, settings.transport.agent_port)
+        listener = http.bind(identity.pod_ip, identity.http_port or settings.transport.agent_port)
     except http.PortError as error:
         raise SetupError(str(error)) from error
     seeded = prepare_environment(identity, settings, cores_)

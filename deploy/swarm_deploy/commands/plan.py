@@ -59,10 +59,12 @@ _STAGES = {0: "first, all at once:", 1: "when these are there:", 2: "when agents
 def _line(action: Any) -> str:
     manifest = getattr(action, "manifest", None)
     if manifest and manifest["kind"] == "Pod":
-        (container,) = manifest["spec"]["containers"]
-        amounts = container["resources"]["limits"]
         node = manifest["metadata"].get("annotations", {}).get("agentswarm.dev/node")
-        wanted = ", ".join(f"{key} {value}" for key, value in amounts.items())
+        agent, *hub = [
+            ", ".join(f"{key} {value}" for key, value in container["resources"]["limits"].items())
+            for container in manifest["spec"]["containers"]
+        ]
+        wanted = agent + "".join(f"; its hub {amounts}" for amounts in hub)
         return f"Create Pod/{action.name} ({wanted}{f', on {node}' if node else ''})"
     return str(action.describe())
 

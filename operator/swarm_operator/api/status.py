@@ -70,7 +70,9 @@ class SwarmStatus(Model):
     selector: _Text = plain("", "Label selector of the compute agents; read by the scale subresource.")
     compute: RoleStatus | None = plain(None, "The compute agents.")
     standby: RoleStatus | None = plain(None, "The standby agents.")
-    resource: RoleStatus | None = plain(None, "The resource agents.")
+    resource: RoleStatus | None = plain(
+        None, "The resource agents; none with shared memory of medium Memory, where each compute agent's pod has a hub."
+    )
     revision: Annotated[str, Field(max_length=63)] = plain("", "Revision of the rolling fields.")
     settings: Annotated[str, Field(max_length=63)] = plain("", "Revision of the settings that agents should run by.")
     observed_settings: Annotated[str, Field(max_length=63)] = plain(
@@ -80,7 +82,7 @@ class SwarmStatus(Model):
     audit: AuditAnchor | None = plain(None, "Where the audit trail ends: by this its truncation is found.")
     conditions: list[Condition] = plain(
         [],
-        "Accepted, Ready, Progressing, Degraded, Autoscaling.",
+        "Accepted, Ready, Progressing, Degraded, Autoscaling, PodSecurity.",
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

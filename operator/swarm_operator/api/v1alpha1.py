@@ -161,9 +161,12 @@ class SharedMemory(Model):
     """The node's board, over which agents of one node exchange tasks."""
 
     medium: Literal["HostPath", "Memory"] = fixed(
-        "HostPath", "HostPath: the node's tmpfs, shared by pods. Memory: an emptyDir within one pod."
+        "HostPath",
+        "HostPath: the node's tmpfs, shared by the pods of a node; tasks and arrays pass between them without a copy, "
+        "and the namespace has to admit hostPath volumes (Pod Security level privileged). Memory: an emptyDir within "
+        "each pod, which then has a hub of its own: all pods are of the restricted level, and tasks travel by TCP.",
     )
-    size: Size = fixed("256Mi", "Arena for the payloads of tasks and results, on each node.")
+    size: Size = fixed("256Mi", "Arena for the payloads of tasks and results, of each board.")
     path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=256)] = fixed(
         "/dev/shm", "Directory of a tmpfs on the node, writable by all (mode 1777)."
     )

@@ -74,6 +74,19 @@ def test_an_identity_is_read_from_the_environment() -> None:
     assert board_directory(identity.shm_dir, identity.uid) == Path("/s/agentswarm-u-1")
 
 
+def test_an_agent_that_shares_its_pod_has_a_name_a_node_and_a_port_of_its_own() -> None:
+    more = {"SWARM_AGENT": "risk-hub-3-0", "SWARM_NODE": "risk-compute-3-0", "SWARM_HTTP_PORT": "9403"}
+    identity = Identity.from_environment(ENVIRONMENT | more)
+    assert (identity.pod, identity.node, identity.http_port) == ("risk-hub-3-0", "risk-compute-3-0", 9403)
+    assert Identity.from_environment(ENVIRONMENT).http_port is None
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_named(port: str) -> None:
+    with pytest.raises(ValueError, match="SWARM_HTTP_PORT"):
+        Identity.from_environment(ENVIRONMENT | {"SWARM_HTTP_PORT": port})
+
+
 @pytest.mark.parametrize("name", sorted(ENVIRONMENT))
 def test_a_missing_variable_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -18,7 +18,6 @@ from swarm_operator.plan import plan
 from swarm_operator.status import status_of
 
 USES: dict[str, dict[str, Any]] = {
-    "spec.transport.sharedMemory.medium": {"transport": {"sharedMemory": {"medium": "Memory"}}},
     "spec.scheduling.topology.numa": {"scheduling": {"topology": {"numa": "Required"}}},
     "spec.scheduling.cpuPinning": {"scheduling": {"cpuPinning": "Required"}},
     "spec.scheduling.gang": {"scheduling": {"gang": "Kueue"}},

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from swarm_agents.config import AGENT_PORT, Settings, encode_settings, settings_revision
+from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, Settings, encode_settings, settings_revision
 from swarm_operator.actions import DrainPod, PushSettings, ResumePod
-from swarm_operator.agents import Agents
+from swarm_operator.agents import Agents, _together
 
 IP = "127.83.1.7"
 SETTINGS = Settings(swarm="risk", namespace="default", uid="u")
@@ -116,3 +116,72 @@ async def test_what_an_agent_said_before_its_restart_is_forgotten(agent: Agent, 
     assert (report.failures, report.restarts) == (1, 1)
     agents.forget("uid")
     assert agents.reports(["uid"]) == {}
+
+
+class Pair:
+    """The agents of a pod that has a board of its own: its hub, and its compute agent."""
+
+    def __init__(self) -> None:
+        self.hub, self.agent = Agent(), Agent()
+        self.asked: list[str] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        one = "hub" if request.url.port == HUB_AGENT_PORT else "agent"
+        self.asked.append(f"{one} {request.path}")
+        return await (self.hub if one == "hub" else self.agent).handle(request)
+
+
+BOTH = (HUB_AGENT_PORT, AGENT_PORT)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    one = Pair()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", one.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    for port in BOTH:
+        await web.TCPSite(runner, IP, port).start()
+    yield one
+    await runner.cleanup()
+
+
+async def test_settings_count_as_acknowledged_when_both_agents_of_a_pod_run_by_them(pair: Pair, agents: Agents) -> None:
+    both = PushSettings("Pod", "p", "uid", IP, 0, REVISION, BOTH)
+    report = await agents.push(both, "t", encode_settings(SETTINGS))
+    assert (report.settings, report.state, report.running) == (REVISION, "ready", 4)
+    assert pair.hub.settings == pair.agent.settings == REVISION
+    pair.agent.fails = True
+    report = await agents.push(both, "t", encode_settings(SETTINGS))
+    assert report.failures == 1
+    assert "of another swarm" in report.error
+
+
+async def test_a_pods_hub_drains_while_its_agent_still_computes_and_the_agent_then(pair: Pair, agents: Agents) -> None:
+    drain = DrainPod("Pod", "p", "uid", IP, 0, False, BOTH)
+    assert (await agents.drain(drain, "t")).state == "draining"
+    assert pair.agent.state == "ready", "there may be tasks on the board that the hub has promised to others"
+    pair.hub.running = 0
+    assert (await agents.drain(drain, "t")).state == "draining"
+    assert (pair.hub.state, pair.agent.state) == ("drained", "draining")
+    pair.agent.running = 0
+    assert (await agents.drain(drain, "t")).state == "drained"
+    resumed = await agents.resume(ResumePod("Pod", "p", "uid", IP, 0, BOTH), "t")
+    assert (resumed.state, pair.hub.state, pair.agent.state) == ("ready", "ready", "ready")
+
+
+@pytest.mark.parametrize(
+    ("states", "together"),
+    [
+        (["drained", "drained"], "drained"),
+        (["drained", "stopped"], "drained"),
+        (["drained", "ready"], "draining"),
+        (["ready", "draining"], "draining"),
+        (["ready", "starting"], "starting"),
+        (["ready", "ready"], "ready"),
+        (["something new"], "something new"),
+    ],
+)
+def test_a_pod_has_left_when_all_of_its_agents_have(states: list[str], together: str) -> None:
+    assert _together(states) == together

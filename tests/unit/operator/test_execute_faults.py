@@ -10,7 +10,7 @@ from typing import Any
 import kmock as km
 import pytest
 
-from support.operatorkit import UID, World, api_at, make_snapshot, make_swarm, pod_json
+from support.operatorkit import UID, World, api_at, make_snapshot, make_spec, make_swarm, pod_json
 from swarm_agents.config import Role
 from swarm_operator import names, objects
 from swarm_operator.actions import Action, Apply, CreatePod, Delete, DeletePod, EnsureKeys, Plan
@@ -118,7 +118,7 @@ async def test_a_pod_of_our_name_that_is_somebody_elses_is_left_alone(kmock: Any
 
 
 async def test_a_field_that_can_not_be_changed_back_makes_the_object_anew(kmock: Any, bench: Bench) -> None:
-    action = Apply("Service", "risk-agents", objects.agents_service_manifest(make_swarm()), exists=True)
+    action = Apply("Service", "risk-agents", objects.agents_service_manifest(make_swarm(), make_spec()), exists=True)
     path = f"{ROOT}/services/risk-agents"
     kmock[f"patch {path}"][:1] << 422 << status(422, "Invalid", "spec.clusterIP: Invalid value: field is immutable")
     kmock[f"get {path}"] << stored(action.manifest, uid="old")

@@ -69,7 +69,7 @@ class World:
         made = Gatherer(cache, agents, recorder, lambda: True, lambda: self.now, lambda: self.now)  # type: ignore[arg-type]
         return made, recorder
 
-    async def answer(self, ip: str, token: str, after: int) -> bytes:
+    async def answer(self, ip: str, port: int, token: str, after: int) -> bytes:
         self.asked.append(after)
         if self.down:
             raise ConnectionRefusedError

@@ -46,6 +46,7 @@ def test_a_settled_swarm_is_ready_and_says_nothing_is_wrong() -> None:
         ("Ready", "True"),
         ("Progressing", "False"),
         ("Degraded", "False"),
+        ("PodSecurity", "False"),
     ]
     assert condition(found, "Ready")["reason"] == "Running"
     assert found["replicas"] == found["compute"]["ready"] == 3

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from swarm_deploy.local.api import pod_security
 from swarm_deploy.local.api.crd import definition_causes
 from swarm_deploy.local.api.errors import Cause, forbidden
 from swarm_deploy.local.api.meta import generate_name
@@ -106,6 +107,22 @@ def _admit_pod(api: Api, obj: Object) -> list[str]:
         raise forbidden("pods", "", meta.get("name", ""), text)
     spec["priority"] = priority
     spec.setdefault("preemptionPolicy", policy)
+    return _pod_security(api, obj)
+
+
+def _pod_security(api: Api, obj: Object) -> list[str]:
+    """Refuse what the namespace's Pod Security level does not admit; returns what it warns of."""
+    meta = obj["metadata"]
+    namespace = api.store.get("namespaces", "", meta["namespace"]) or {}
+    labels = (namespace.get("metadata") or {}).get("labels") or {}
+    for mode in ("enforce", "warn"):
+        level, version = pod_security.asked(labels, mode)
+        found = ", ".join(map(str, pod_security.violations(obj, level)))
+        if found and mode == "enforce":
+            text = f'violates PodSecurity "{level}:{version}": {found}'
+            raise forbidden("pods", "", meta.get("name") or meta.get("generateName", ""), text)
+        if found:
+            return [f'would violate PodSecurity "{level}:{version}": {found}']
     return []
 
 

@@ -1,0 +1,89 @@
+"""A hub that is to leave: it offers nothing, gives other hubs back what nobody has begun, and answers what was."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from support.wirekit import FakeDesk, HubThread, eventually, make_settings
+from swarm_agents.config import Failover
+from swarm_agents.config import Hub as HubAddress
+from swarm_agents.wire import schema
+
+IDLE = schema.Load(workers=4, idle=4, room=1000, run_mean=0.001)
+NOBODY = schema.Load(workers=0, room=1000)
+
+
+@pytest.fixture
+def three(make_hub):
+    """Three hubs that know each other, of which nothing is called back for being late."""
+
+    def make(*desks: FakeDesk) -> list[HubThread]:
+        settings = [make_settings() for _ in desks]
+        names = ["node-a", "node-b", "node-c"]
+        hubs = tuple(
+            HubAddress(node=name, address=f"tcp://127.0.0.1:{each.transport.hub_port}")
+            for name, each in zip(names, settings, strict=True)
+        )
+        made = [
+            make_hub(desk, msgspec.structs.replace(each, hubs=hubs, failover=Failover(straggler_share=0.0)), node=name)
+            for name, each, desk in zip(names, settings, desks, strict=True)
+        ]
+        for hub in made:
+            eventually(lambda hub=hub: all(peer.open for peer in hub.hub.peers.values()))
+        return made
+
+    return make
+
+
+def test_a_leaving_hub_gives_back_what_nobody_has_begun_and_is_sent_no_more(three) -> None:
+    a, b, c = FakeDesk(workers=0, auto=False), FakeDesk(auto=False), FakeDesk()
+    b.shown, c.shown = IDLE, NOBODY
+    first, second, _ = three(a, b, c)
+    first.call(lambda: [a.own((1, n), "core.echo", n) for n in range(10)])
+    eventually(lambda: len(b.waiting) == 10)
+    begun = second.call(b.waiting.popleft)  # it is in an agent's hand
+    second.call(second.hub.drain)
+    eventually(lambda: first.hub.peers["node-b"].load.workers == 0)
+    assert a.handed_back == [], "what was not begun counts as no attempt"
+    eventually(lambda: second.hub.sessions.unanswered == 1)
+    c.shown = IDLE
+    rest = [(1, n) for n in range(10) if (1, n) != begun.submit.task]
+    eventually(lambda: all(task in a.committed for task in rest))
+    assert sorted(c.begun) == rest
+    # What was begun is answered by the one that leaves, which is idle from then on.
+    second.call(lambda: (b._compute(begun), b._wake()))
+    eventually(lambda: begun.submit.task in a.committed)
+    eventually(lambda: not second.hub.sessions.unanswered)
+    assert b.begun == [begun.submit.task]
+    first.call(lambda: [a.own((2, n), "core.echo", n) for n in range(10)])
+    eventually(lambda: all((2, n) in a.committed for n in range(10)))
+    assert b.begun == [begun.submit.task]
+
+
+def test_what_an_agent_that_leaves_as_well_hands_back_is_given_back_too(three) -> None:
+    a, b, c = FakeDesk(workers=0, auto=False), FakeDesk(auto=False), FakeDesk()
+    b.shown, c.shown = IDLE, NOBODY
+    first, second, _ = three(a, b, c)
+    first.call(lambda: a.own((1, 1), "core.echo", 7))
+    eventually(lambda: len(b.waiting) == 1)
+    begun = second.call(b.waiting.popleft)
+    second.call(second.hub.drain)
+    assert second.hub.sessions.unanswered == 1
+    second.call(lambda: b.waiting.append(begun))
+    second.call(second.hub.return_waiting)
+    c.shown = IDLE
+    eventually(lambda: (1, 1) in a.committed)
+    assert c.begun == [(1, 1)]
+
+
+def test_a_hub_that_need_not_leave_after_all_is_sent_tasks_again(three) -> None:
+    a, b, c = FakeDesk(workers=0, auto=False), FakeDesk(), FakeDesk()
+    b.shown, c.shown = IDLE, NOBODY
+    first, second, _ = three(a, b, c)
+    second.call(second.hub.drain)
+    eventually(lambda: first.hub.peers["node-b"].load.workers == 0)
+    first.call(lambda: a.own((1, 1), "core.echo", 7))
+    second.call(second.hub.resume)
+    eventually(lambda: (1, 1) in a.committed)
+    assert b.begun == [(1, 1)]
