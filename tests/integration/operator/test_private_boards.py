@@ -208,7 +208,7 @@ async def test_a_busy_swarm_is_scaled_out_and_in_and_loses_nothing(
     operator = start("--no-leader-election")
     await private.begin(1, monkeypatch)
     loads = [await private.load(), await private.load()]
-    for agents in (4, 1, 3, 2):
+    for agents in (4, 1, 2):
         await client.merge("Swarm", "risk", {"spec": {"compute": {"replicas": agents}}})
         await private.ready(agents)
         for load in loads:
@@ -226,5 +226,5 @@ async def test_a_busy_swarm_is_scaled_out_and_in_and_loses_nothing(
         found = await asyncio.to_thread(said, load)
         assert (found["lost"], found["doubled"], found["errors"]) == (0, 0, []), found
         assert found["sent"] > 100
-    leavers = [str(line["message"]) for line in operator.lines() if "; drained)" in str(line.get("message"))]
-    assert len(leavers) >= 4, "each that left had said that it was empty"
+    said_by = " ".join(str(line.get("message")) for line in operator.lines())
+    assert said_by.count("; drained)") == said_by.count("(scaled in to ") // 2 == 3, "each had said that it was empty"

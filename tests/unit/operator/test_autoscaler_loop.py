@@ -64,7 +64,7 @@ class World:
     def snapshot(self) -> Any:
         return make_snapshot(swarm=self.swarm, pods=self.pods, autoscaling=self.scaler.decision(self.swarm.uid))
 
-    async def load(self, ip: str, token: str) -> bytes:
+    async def load(self, ip: str, port: int, token: str) -> bytes:
         self.asked.append(ip)
         load = self.loads.get("node-a" if ip.startswith("com-") else ip.removeprefix("res-"))
         if load is None:

@@ -26,6 +26,7 @@ from swarm_operator.status import status_of
 from swarm_operator.views import PodView, decode
 
 MEMORY: dict[str, Any] = {"transport": {"sharedMemory": {"medium": "Memory"}}}
+PORTS = (HUB_AGENT_PORT, AGENT_PORT)
 
 
 def memory(**more: Any) -> dict[str, Any]:
@@ -153,6 +154,12 @@ def test_checkpoints_take_no_more_room_than_there_is() -> None:
         ({"resource": {"memory": "300Mi"}}, "spec.resource.memory", "raise it or make"),
         ({"compute": {"standby": 1}}, "spec.compute.standby", "raise compute.replicas instead"),
         ({"compute": {"replicas": MOST_PODS + 1}}, "spec.compute.replicas", "or use medium HostPath"),
+        (
+            {"compute": {"min": 1, "max": MOST_PODS + 1}, "autoscaling": {}},
+            "spec.compute.replicas",
+            "or use medium HostPath",
+        ),
+        ({"compute": {"min": 0, "max": 2}, "autoscaling": {}}, "spec.compute.min", "at least 1"),
         ({"resource": {"nodeSelector": {"a": "b"}}}, "spec.resource", "leave them out here"),
         ({"resource": {"podTemplate": {"labels": {"a": "b"}}}}, "spec.resource", "leave them out here"),
         (
@@ -206,23 +213,24 @@ def test_an_operator_sees_by_the_pod_where_its_agents_answer() -> None:
     made = [a.manifest for a in plan(make_snapshot(MEMORY), 0.0).actions if isinstance(a, CreatePod)]
     (pod,) = [decode("Pod", msgspec.json.encode(m)) for m in made]
     assert isinstance(pod, PodView)
-    assert pod.ports == (HUB_AGENT_PORT, AGENT_PORT), "the hub is the first to leave"
+    assert pod.ports == PORTS, "the hub is the first to leave"
     assert make_pod().ports == (AGENT_PORT,)
+    assert (pod.board, make_pod().board) == ("risk-compute-0-0", "node-a")
 
 
 def test_settings_and_drains_go_to_both_agents_of_a_pod() -> None:
     world = settled(memory(compute={"replicas": 2}))
     world.edit(memory(compute={"replicas": 2}, runtime={"logLevel": "debug"}))
     pushes = [a for a in plan(world.snapshot(), world.now).actions if isinstance(a, PushSettings)]
-    assert [push.ports for push in pushes] == [(HUB_AGENT_PORT, AGENT_PORT)] * 2
+    assert [push.ports for push in pushes] == [PORTS] * 2
     world.edit(memory(compute={"replicas": 1}))
     (drain,) = [a for a in plan(world.snapshot(), world.now).actions if isinstance(a, DrainPod)]
-    assert drain.ports == (HUB_AGENT_PORT, AGENT_PORT)
+    assert drain.ports == PORTS
 
 
 def test_the_hub_of_a_pod_that_drains_stays_known_until_it_is_empty() -> None:
     """Others wait for what it computes for them; it tells them itself that it takes nothing more."""
-    pods = [make_pod(ordinal=n, ports=(HUB_AGENT_PORT, AGENT_PORT)) for n in range(2)]
+    pods = [make_pod(ordinal=n, ports=PORTS) for n in range(2)]
     spec = memory(compute={"replicas": 1})
 
     def hubs(state: str) -> tuple[set[str], bool]:
@@ -239,7 +247,7 @@ def test_the_hub_of_a_pod_that_drains_stays_known_until_it_is_empty() -> None:
 
 
 def test_a_pod_on_a_lost_node_is_no_hub_any_more() -> None:
-    pods = [make_pod(ordinal=n, node=node) for n, node in enumerate(("node-a", "node-b"))]
+    pods = [make_pod(ordinal=n, node=node, ports=PORTS) for n, node in enumerate(("node-a", "node-b"))]
     lost = make_node("node-b", ready=False, unreachable=True, unready_since=1000.0)
     planned = plan(make_snapshot(memory(compute={"replicas": 2}), pods, [make_node("node-a"), lost]), 2000.0)
     assert planned.settings is not None
