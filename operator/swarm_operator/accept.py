@@ -14,6 +14,7 @@ from typing import Final
 from swarm_operator import pod_security, private_board
 from swarm_operator.api.fields import size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.placement import whole_cpus
 from swarm_operator.private_board import OWN_MEMORY, in_pod
 from swarm_operator.schedule import schedule_problems
 
@@ -39,10 +40,6 @@ _LATER: Final = "not implemented in this version; leave it out"
 
 #: Field -> whether the spec uses it beyond what is implemented.
 _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
-    "spec.scheduling.topology.numa": lambda s: s.scheduling.topology.numa != "Any",
-    "spec.scheduling.cpuPinning": lambda s: s.scheduling.cpu_pinning != "Preferred",
-    "spec.scheduling.gang": lambda s: s.scheduling.gang != "None",
-    "spec.scheduling.queueName": lambda s: s.scheduling.queue_name is not None,
     "spec.failover.prediction": lambda s: s.failover.prediction is not None,
     "spec.security.networkPolicy": lambda s: s.security.network_policy,
     "spec.security.keyRotation": lambda s: s.security.key_rotation is not None,
@@ -68,4 +65,26 @@ def refusals(spec: SwarmSpec) -> tuple[Refusal, ...]:
                     "makes the board, and the 128Mi that an agent needs itself; raise it or make the arena smaller",
                 )
             )
-    return tuple(found)
+    return (*found, *_placement(spec))
+
+
+def _placement(spec: SwarmSpec) -> list[Refusal]:
+    """What can't be had of cores and gang schedulers."""
+    found, scheduling = [], spec.scheduling
+    if not whole_cpus(spec):
+        for field, asked in (
+            ("cpuPinning: Required", scheduling.cpu_pinning == "Required"),
+            (f"topology.numa: {scheduling.topology.numa}", scheduling.topology.numa != "Any"),
+        ):
+            if asked:
+                text = (
+                    f"{spec.compute.cpus} can't be cores of their own, as scheduling.{field} asks; write a whole number"
+                )
+                found.append(Refusal(INVALID, "spec.compute.cpus", text))
+    if scheduling.gang == "Kueue" and not scheduling.queue_name:
+        text = "gang Kueue needs the name of a LocalQueue in the Swarm's namespace"
+        found.append(Refusal(INVALID, "spec.scheduling.queueName", text))
+    if scheduling.queue_name and scheduling.gang not in ("Kueue", "Volcano"):
+        text = f"gang {scheduling.gang} has no queues; set gang to Kueue or Volcano, or leave queueName out"
+        found.append(Refusal(INVALID, "spec.scheduling.queueName", text))
+    return found

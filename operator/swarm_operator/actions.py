@@ -7,23 +7,32 @@ name a UID, so that a stale plan can't hit a successor of the same name.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from swarm_agents.config import AGENT_PORT, Settings
+from swarm_operator.capacity import Demand
+
+if TYPE_CHECKING:
+    from swarm_operator.placing import Placing
 
 __all__ = [
     "Action",
     "Apply",
+    "AskAgent",
     "CreatePod",
     "Delete",
     "DeletePod",
     "DrainPod",
     "EnsureKeys",
+    "EnsurePodGroup",
+    "FailGang",
+    "LiftGate",
     "Plan",
     "PushSettings",
     "RepairPod",
     "ResumePod",
     "RolePlan",
+    "StartGang",
 ]
 
 
@@ -84,6 +93,49 @@ class RepairPod(Action):
 
 
 @dataclass(frozen=True)
+class EnsurePodGroup(Action):
+    """Have the gang scheduler's PodGroup be as `manifest` says; what became of it is an observation."""
+
+    manifest: dict[str, Any] = field(repr=False)
+    digest: str
+
+    def describe(self) -> str:
+        return f"Ensure {self.kind}/{self.name} for {self.manifest['spec']['minMember']} agents"
+
+
+@dataclass(frozen=True)
+class StartGang(Action):
+    """Let all pods of a complete group start if there is room for all, and note how much there is if not."""
+
+    stage: ClassVar[int] = 1
+    label: str
+    #: Names and UIDs.
+    pods: tuple[tuple[str, str], ...] = field(repr=False)
+    demand: Demand
+    #: Nodes on which they may not be placed.
+    avoid: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return f"Start gang {self.name} if there is room for all {self.demand.count} agents"
+
+
+@dataclass(frozen=True)
+class LiftGate(Action):
+    """Let one pod of a group be placed whose others were."""
+
+    stage: ClassVar[int] = 1
+    uid: str
+
+
+@dataclass(frozen=True)
+class FailGang(Action):
+    """Note on a pod that its group did not start as a whole, so that all of it is taken back."""
+
+    stage: ClassVar[int] = 1
+    uid: str
+
+
+@dataclass(frozen=True)
 class PushSettings(Action):
     """Hand a running agent the settings, and learn how it is."""
 
@@ -93,6 +145,17 @@ class PushSettings(Action):
     restarts: int
     revision: str
     #: Of the pod's agents; see `PodView.ports`.
+    ports: tuple[int, ...] = (AGENT_PORT,)
+
+
+@dataclass(frozen=True)
+class AskAgent(Action):
+    """Ask an agent how it is, and tell it nothing."""
+
+    stage: ClassVar[int] = 2
+    uid: str
+    ip: str
+    restarts: int
     ports: tuple[int, ...] = (AGENT_PORT,)
 
 
@@ -168,5 +231,7 @@ class Plan:
     compute: RolePlan = RolePlan()
     standby: RolePlan = RolePlan()
     resource: RolePlan = RolePlan()
+    #: What placement came to; None for a Swarm that is not carried out. For the status alone.
+    placing: Placing | None = None
     #: Why something is not done yet, for people: nodes, pods or objects that stand in the way.
     blocked: tuple[str, ...] = ()

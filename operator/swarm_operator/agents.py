@@ -17,7 +17,8 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from swarm_operator.actions import DrainPod, PushSettings, ResumePod
+from swarm_operator.actions import AskAgent, DrainPod, PushSettings, ResumePod
+from swarm_operator.pinning import cpu_list
 from swarm_operator.views import AgentReport
 
 __all__ = ["Agents"]
@@ -31,6 +32,13 @@ class _Status(msgspec.Struct):
     state: str = ""
     running: int = 0
     settings: str = ""
+    role: str = ""
+    cores: tuple[int, ...] = ()
+    cores_exclusive: bool | None = msgspec.field(name="coresExclusive", default=None)
+    cores_code: str = msgspec.field(name="coresCode", default="")
+    cores_reason: str = msgspec.field(name="coresReason", default="")
+    numa_nodes: tuple[int, ...] | None = msgspec.field(name="numaNodes", default=None)
+    unfit: str = ""
 
 
 class _Pushed(msgspec.Struct):
@@ -41,11 +49,14 @@ class _Pushed(msgspec.Struct):
 _EMPTY: Final = ("drained", "stopped")
 
 
+_PLACE: Final = ("cores", "exclusive", "cores_code", "cores_reason", "numa", "unfit")
+
+
 def _together(states: Sequence[str]) -> str:
     """The state of a pod whose agents are in these: while one has left and another has not, it is leaving."""
-    for state in ("starting", "draining", "ready"):
+    for state in ("starting", "draining", "unfit", "ready"):
         if state in states:
-            return "draining" if state == "ready" and set(states) & set(_EMPTY) else state
+            return "draining" if state in ("unfit", "ready") and set(states) & set(_EMPTY) else state
     return states[0]
 
 
@@ -122,6 +133,20 @@ class Agents:
 
         return await self._asked(action, talk)
 
+    async def look(self, action: AskAgent, token: str) -> AgentReport:
+        """`GET /v1/status`; what it was asked before is kept."""
+        before = self._reports.get(action.uid)
+        since = before.drain_since if before and before.restarts == action.restarts else None
+
+        async def one(port: int) -> _Status:
+            return await self._status("GET", action.ip, port, "/v1/status", token)
+
+        async def talk() -> AgentReport:
+            report = self._report(action.restarts, await _each(one, action.ports))
+            return msgspec.structs.replace(report, drain_since=since)
+
+        return await self._asked(action, talk, drain_since=since)
+
     async def events(self, ip: str, port: int, token: str, after: int) -> bytes:
         """`GET /v1/events`: what happened since the event of this number.
 
@@ -141,16 +166,24 @@ class Agents:
     def _report(self, restarts: int, said: Sequence[_Status]) -> AgentReport:
         """What a pod's agents say, as one: settings count as acknowledged when all of them run by these."""
         settings = {status.settings for status in said}
+        # a hub runs where there is room, and computes nothing
+        worker = next((status for status in said if status.role != "resource"), said[0])
         return AgentReport(
             restarts=restarts,
             checked=self._clock(),
             settings=settings.pop() if len(settings) == 1 else "",
             state=_together([status.state for status in said]),
             running=sum(status.running for status in said),
+            cores=cpu_list(worker.cores),
+            exclusive=worker.cores_exclusive,
+            cores_code=worker.cores_code,
+            cores_reason=worker.cores_reason[:300],
+            numa=worker.numa_nodes,
+            unfit=worker.unfit[:500],
         )
 
     async def _asked(
-        self, action: PushSettings | DrainPod | ResumePod, talk: Any, drain_since: float | None = None
+        self, action: AskAgent | PushSettings | DrainPod | ResumePod, talk: Any, drain_since: float | None = None
     ) -> AgentReport:
         before = self._reports.get(action.uid)
         if before and before.restarts != action.restarts:
@@ -158,16 +191,17 @@ class Agents:
         try:
             report: AgentReport = await talk()
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, ValueError) as error:
-            report = AgentReport(
-                restarts=action.restarts,
+            known = before or AgentReport(restarts=action.restarts, checked=0.0)
+            report = msgspec.structs.replace(
+                known,
                 checked=self._clock(),
-                settings=before.settings if before else "",
-                state=before.state if before else "",
-                running=before.running if before else 0,
-                failures=(before.failures if before else 0) + 1,
+                failures=known.failures + 1,
                 error=f"{type(error).__name__}: {error}"[:200],
-                drain_since=drain_since if drain_since is not None else (before.drain_since if before else None),
+                drain_since=drain_since if drain_since is not None else known.drain_since,
             )
+        if before and not report.cores_code:  # of a pod whose hub leaves first only the hub was asked
+            place = {name: getattr(before, name) for name in _PLACE}
+            report = msgspec.structs.replace(report, **place)
         self._reports[action.uid] = report
         return report
 

@@ -16,6 +16,7 @@ from swarm_operator.agents import Agents
 from swarm_operator.api.read import read_spec
 from swarm_operator.audit import Anchor
 from swarm_operator.autoscale import Decision
+from swarm_operator.gang import GangView
 from swarm_operator.keys import KeyMemory, examine
 from swarm_operator.kube import Api
 from swarm_operator.reflector import Reflector
@@ -55,6 +56,8 @@ class Cache:
         self.anchor: Callable[[str], Anchor | None] = lambda uid: None
         #: What the autoscaler has decided on a Swarm, by its UID.
         self.autoscaling: Callable[[str], Decision | None] = lambda uid: None
+        #: What is known of its gang, by its UID.
+        self.gang: Callable[[str], GangView] = lambda uid: GangView()
         for kind in ("Swarm", "Pod", "Node", *CHILD_KINDS):
             selector = names.LABEL_SWARM if kind not in ("Swarm", "Node") else ""
             for space in ("",) if kind == "Node" else self._spaces:
@@ -105,13 +108,18 @@ class Cache:
             invalid=invalid,
             pods=pods,
             gone_nodes={node: when for node, when in self._gone_nodes.items() if any(p.node == node for p in pods)},
-            nodes=tuple(v for store in self.stores("Node") for v in store if isinstance(v, NodeView)),
+            nodes=self.nodes(),
             objects=objects,
             agents=self._agents.reports(pod.uid for pod in pods),
             keys=keys,
             audit=self.anchor(swarm.uid),
             autoscaling=self.autoscaling(swarm.uid),
+            gang=self.gang(swarm.uid),
         )
+
+    def nodes(self) -> tuple[NodeView, ...]:
+        """Every node of the cluster."""
+        return tuple(v for store in self.stores("Node") for v in store if isinstance(v, NodeView))
 
     def token(self, key: names.Key) -> str:
         """The token of a Swarm's agents, empty when there is none yet."""

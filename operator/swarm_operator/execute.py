@@ -27,15 +27,20 @@ from swarm_operator import objects
 from swarm_operator.actions import (
     Action,
     Apply,
+    AskAgent,
     CreatePod,
     Delete,
     DeletePod,
     DrainPod,
     EnsureKeys,
+    EnsurePodGroup,
+    FailGang,
+    LiftGate,
     Plan,
     PushSettings,
     RepairPod,
     ResumePod,
+    StartGang,
 )
 from swarm_operator.agents import Agents
 from swarm_operator.cache import Cache
@@ -43,6 +48,7 @@ from swarm_operator.keys import KeyMemory, complete
 from swarm_operator.kube import Api, ApiError
 from swarm_operator.names import Key
 from swarm_operator.snapshot import Snapshot
+from swarm_operator.starter import Starter
 from swarm_operator.views import AgentReport, ObjectView, PodView, decode, secret_data
 
 __all__ = ["Executor", "Failure", "NotLeader", "Outcome"]
@@ -104,6 +110,8 @@ class Executor:
         self._asking: dict[str, asyncio.Task[None]] = {}
         #: Told of a Swarm whose agents said something new, and how soon (seconds) to look at it again.
         self.on_news: Callable[[Key, float], None] = lambda key, delay: None
+        self._starter = Starter(api, cache, lambda key: self.on_news(key, 0.0))
+        cache.gang = self._starter.view
 
     async def execute(self, snapshot: Snapshot, plan: Plan) -> Outcome:
         """Does all actions of a plan.
@@ -148,8 +156,10 @@ class Executor:
                 await self._gone_is_fine(self._write("Pod", snapshot, self._api.apply(manifest)))
             case DeletePod() | Delete():
                 await self._delete(action, snapshot)
-            case PushSettings() | DrainPod() | ResumePod():
+            case AskAgent() | PushSettings() | DrainPod() | ResumePod():
                 self._ask(action, snapshot, plan)
+            case EnsurePodGroup() | StartGang() | LiftGate() | FailGang():
+                await self._starter.do(action, snapshot)
             case _:
                 raise TypeError(f"an action of unknown kind: {action!r}")
 
@@ -262,14 +272,16 @@ class Executor:
         if msgspec.json.decode(answer, type=_Kind).kind == action.kind:
             store.put_written(decode(action.kind, answer))
 
-    def _ask(self, action: PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> None:
+    def _ask(self, action: AskAgent | PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> None:
         if action.uid in self._asking:
             return  # the next plan, made of its answer, asks again if that is still needed
         task = asyncio.create_task(self._asked(action, snapshot, plan), name=f"ask {action.name}")
         self._asking[action.uid] = task
         task.add_done_callback(lambda _: self._asking.pop(action.uid, None))
 
-    async def _asked(self, action: PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> None:
+    async def _asked(
+        self, action: AskAgent | PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan
+    ) -> None:
         token = self._cache.token(snapshot.key)
         before = snapshot.agents.get(action.uid)
         if isinstance(action, PushSettings):
@@ -277,6 +289,8 @@ class Executor:
             report = await self._agents.push(action, token, encode_settings(plan.settings))
         elif isinstance(action, DrainPod):
             report = await self._agents.drain(action, token)
+        elif isinstance(action, AskAgent):
+            report = await self._agents.look(action, token)
         else:
             report = await self._agents.resume(action, token)
         if report.failures:
@@ -294,7 +308,8 @@ class Executor:
 
 
 def _said(report: AgentReport) -> tuple[Any, ...]:
-    return report.settings, report.state, report.failures, report.drain_since
+    place = report.cores, report.exclusive, report.cores_code, report.numa, report.unfit
+    return report.settings, report.state, report.failures, report.drain_since, place
 
 
 class _Kind(msgspec.Struct):

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from swarm_agents.config import AGENT_PORT
+from swarm_operator.actions import AskAgent
 from swarm_operator.agents import Agents
 from swarm_operator.cache import Cache
 from swarm_operator.events import Note, Recorder
@@ -47,12 +48,17 @@ _TOLD: Final = {
     "Fenced": "Warning",
     "HubBack": "Normal",
     "HubLost": "Warning",
+    "PlacementMet": "Normal",
+    "PlacementUnmet": "Warning",
     "SiblingDeclaredDead": "Warning",
     "StandbyActivated": "Normal",
     "StandbySteppedBack": "Normal",
     "TaskOvertaken": "Normal",
     "TaskRunTwice": "Normal",
 }
+
+#: What changes what an agent says of its cores.
+_MOVED: Final = frozenset({"CoresChanged", "PlacementMet", "PlacementUnmet"})
 
 log = structlog.get_logger("gather")
 
@@ -171,6 +177,9 @@ class Gatherer:
             log.debug("a pod does not tell its events", pod=pod.name, error=str(error))
             return
         read.run, read.after = said.run, said.last
+        if any(event.get("event") in _MOVED for event in said.events):
+            await self._agents.look(AskAgent("Pod", pod.name, pod.uid, pod.ip, pod.restarts, pod.ports), token)
+            self._cache.on_key(Key(swarm.namespace, swarm.name))
         oldest = self._now() - OLDEST
         fresh = [event for event in said.events if float(event.get("time", 0)) >= oldest]
         self._recorder.record(swarm, filter(None, (note_of(pod, said.run, event) for event in fresh)))

@@ -13,10 +13,13 @@ from typing import Final, NamedTuple
 from swarm_agents.config import Role
 
 __all__ = [
+    "ANNOTATION_GANG",
+    "ANNOTATION_GANG_FAILED",
     "ANNOTATION_NODE",
     "ANNOTATION_RECORD",
     "AUTOSCALER",
     "FIELD_MANAGER",
+    "GANG_GATE",
     "LABEL_AUDIT",
     "LABEL_ORDINAL",
     "LABEL_REVISION",
@@ -33,6 +36,7 @@ __all__ = [
     "disruption_budget",
     "object_labels",
     "parse_pod_name",
+    "pod_group",
     "pod_labels",
     "pod_name",
     "pod_selector",
@@ -48,6 +52,12 @@ LABEL_ORDINAL: Final = f"{_PREFIX}/ordinal"
 LABEL_REVISION: Final = f"{_PREFIX}/revision"
 #: Which node a resource agent is for. An annotation, since a node's name may be longer than a label's value.
 ANNOTATION_NODE: Final = f"{_PREFIX}/node"
+#: Which group of agents a pod starts with: the group's name, its size, and which attempt this is, by slashes.
+ANNOTATION_GANG: Final = f"{_PREFIX}/gang"
+#: That the group did not come to start as a whole, on those of its pods that did.
+ANNOTATION_GANG_FAILED: Final = f"{_PREFIX}/gang-failed"
+#: Scheduling gate of a pod whose group waits for room.
+GANG_GATE: Final = f"{_PREFIX}/gang"
 #: The facts of an Event, as JSON.
 ANNOTATION_RECORD: Final = f"{_PREFIX}/record"
 #: Whose audit trail a ConfigMap holds a part of.
@@ -128,6 +138,11 @@ def service_account(swarm: str) -> str:
 
 def disruption_budget(swarm: str) -> str:
     """The PodDisruptionBudget of the compute agents."""
+    return swarm
+
+
+def pod_group(swarm: str) -> str:
+    """The gang scheduler's PodGroup of the compute agents."""
     return swarm
 
 

@@ -8,6 +8,7 @@ status is not read. What can't be computed from the snapshot (keys, the answers 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from swarm_agents.config import Role, Settings, settings_revision
@@ -31,6 +32,8 @@ from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.drift import covers, excess
 from swarm_operator.nodes import losses, matching_nodes, may_start
+from swarm_operator.pinning import asks
+from swarm_operator.placing import Placing, remembered, settle
 from swarm_operator.pods import pod_manifest
 from swarm_operator.private_board import in_pod
 from swarm_operator.resource_plan import decide_resource
@@ -82,6 +85,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     taken = _foreign_names(snapshot, agents)
 
     compute, standby = (_target(spec, swarm.name, role, revision) for role in (Role.COMPUTE, Role.STANDBY))
+    refused = remembered(by_role, not spec.suspend, now)
+    compute, standby = replace(compute, kept=refused.kept), replace(standby, kept=refused.kept)
     nodes = {} if spec.suspend or in_pod(spec) else matching_nodes(spec, snapshot.nodes)
     resource = _target(spec, swarm.name, Role.RESOURCE, revision, nodes=len(nodes))
     decisions = {
@@ -89,6 +94,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         Role.STANDBY: decide(standby, by_role[Role.STANDBY], now),
     }
     decisions[Role.RESOURCE], pinned = decide_resource(resource, by_role[Role.RESOURCE], nodes, now)
+    targets = {Role.COMPUTE: compute, Role.STANDBY: standby}
+    placing = settle(snapshot, spec, revision, by_role, targets, decisions, refused, now)
 
     going = {agent.pod.uid for d in decisions.values() for agent in (*d.drain, *(agent for agent, _ in d.delete))}
     # A hub in a pod that drains still owes others the answers to what it was sent; it sends word that it takes no more.
@@ -105,14 +112,17 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     blocked: list[str] = []
     actions += _children(snapshot, spec, settings, revision, compute, agents, blocked)
     requeue: list[float] = [missing.again_in] if missing.again_in is not None else []
+    actions += placing.actions
+    requeue += [placing.requeue] if placing.requeue is not None else []
     for decision in decisions.values():
-        actions += _pod_actions(snapshot, spec, revision, decision, pinned, taken)
+        actions += _pod_actions(snapshot, spec, revision, decision, pinned, taken, placing)
         blocked += decision.blocked
         requeue += [decision.requeue] if decision.requeue is not None else []
     actions += _repairs(snapshot, agents)
     pushes, wait, acknowledged = _pushes(agents, going, wanted_settings, now)
-    actions += pushes
-    requeue += [wait] if wait is not None else []
+    asked, look_again = asks(spec, agents, going, now)
+    actions += [*pushes, *asked]
+    requeue += [delay for delay in (wait, look_again) if delay is not None]
     wanted_nodes = sum(may_start(node) or _has_agent(by_role[Role.RESOURCE], name) for name, node in nodes.items())
     return Plan(
         actions=tuple(sorted(actions, key=lambda action: action.stage)),
@@ -124,6 +134,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         compute=_counts(agents, Role.COMPUTE, compute.count, revision),
         standby=_counts(agents, Role.STANDBY, standby.count, revision),
         resource=_counts(agents, Role.RESOURCE, wanted_nodes, revision),
+        placing=placing,
         blocked=tuple(blocked),
     )
 
@@ -174,13 +185,14 @@ def _pod_actions(
     decision: Decision,
     pinned: dict[str, str],
     taken: frozenset[str],
+    placing: Placing,
 ) -> list[Action]:
     actions: list[Action] = []
     for name in decision.create:
         node = pinned.get(str(name), "")
         while str(name) in taken:
             name = name._replace(incarnation=name.incarnation + 1)
-        manifest = pod_manifest(snapshot.swarm, spec, name, revision, node=node)
+        manifest = pod_manifest(snapshot.swarm, spec, name, revision, node=node, extras=placing.of(name.role))
         actions.append(CreatePod("Pod", str(name), manifest))
     for agent in decision.drain:
         pod, again = agent.pod, agent.report is not None and agent.report.drain_since is not None

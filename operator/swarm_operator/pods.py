@@ -21,8 +21,9 @@ from typing import Any, Final
 from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, Role
 from swarm_operator.api.pod_template import RESERVED_VOLUMES, KeyRef, PodTemplate, Volume
 from swarm_operator.api.v1alpha1 import SwarmSpec, Toleration
-from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_labels, pod_selector, secret, service_account
+from swarm_operator.names import ANNOTATION_NODE, PodName, config_map, pod_labels, secret, service_account
 from swarm_operator.objects import metadata
+from swarm_operator.placement import NO_EXTRAS, Extras, environment, pinned_to, scheduling
 from swarm_operator.private_board import in_pod, size_limit
 from swarm_operator.views import CONTAINER, HUB_CONTAINER, SwarmView
 
@@ -51,12 +52,14 @@ BOUND_TO_NODE: Final = (
 )
 
 
-def pod_manifest(swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, *, node: str = "") -> dict[str, Any]:
-    """The manifest of one pod. `node` pins a resource agent to its node."""
+def pod_manifest(
+    swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, *, node: str = "", extras: Extras = NO_EXTRAS
+) -> dict[str, Any]:
+    """The manifest of one pod. `node` pins a resource agent to its node; `extras` are for all others."""
     resource = name.role is Role.RESOURCE
     template = spec.resource.pod_template if resource else spec.compute.pod_template
-    labels = {**template.labels, **pod_labels(name, revision)}
-    annotations = {**template.annotations, **({ANNOTATION_NODE: node} if node else {})}
+    labels = {**template.labels, **extras.labels, **pod_labels(name, revision)}
+    annotations = {**template.annotations, **extras.annotations, **({ANNOTATION_NODE: node} if node else {})}
     meta = metadata(swarm, str(name), labels)
     if annotations:
         meta["annotations"] = annotations
@@ -64,14 +67,20 @@ def pod_manifest(swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": meta,
-        "spec": _spec(swarm, spec, name, revision, node, template),
+        "spec": _spec(swarm, spec, name, revision, node, template, extras),
     }
 
 
 def _spec(
-    swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str, node: str, template: PodTemplate
+    swarm: SwarmView,
+    spec: SwarmSpec,
+    name: PodName,
+    revision: str,
+    node: str,
+    template: PodTemplate,
+    extras: Extras,
 ) -> dict[str, Any]:
-    security, scheduling = spec.security, spec.scheduling
+    security, wanted = spec.security, spec.scheduling
     pod: dict[str, Any] = {
         "restartPolicy": "Always",
         "serviceAccountName": service_account(swarm.name),
@@ -87,22 +96,20 @@ def _spec(
         },
         "containers": _containers(swarm, spec, name, revision, template),
         "volumes": _volumes(swarm, spec, template),
-        "tolerations": _tolerations(scheduling.tolerations, name.role),
+        "tolerations": _tolerations(wanted.tolerations, name.role),
     }
     if spec.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": ref.name} for ref in spec.image_pull_secrets]
-    if scheduling.node_selector:
-        pod["nodeSelector"] = dict(scheduling.node_selector)
-    if scheduling.priority_class_name:
-        pod["priorityClassName"] = scheduling.priority_class_name
+    if wanted.node_selector:
+        pod["nodeSelector"] = dict(wanted.node_selector)
+    if wanted.priority_class_name:
+        pod["priorityClassName"] = wanted.priority_class_name
     if template.runtime_class_name:
         pod["runtimeClassName"] = template.runtime_class_name
     if name.role is Role.RESOURCE:
-        pod["affinity"] = _pinned(node)
+        pod["affinity"] = pinned_to(node)
     else:
-        if scheduling.scheduler_name:
-            pod["schedulerName"] = scheduling.scheduler_name
-        pod |= _placement(swarm, spec)
+        pod |= scheduling(swarm, spec, extras)
     return pod
 
 
@@ -190,6 +197,8 @@ def _env(swarm: SwarmView, spec: SwarmSpec, name: PodName, revision: str) -> lis
     }
     if spec.state:
         given["SWARM_STATE_DIR"] = _STATE
+    if name.role is not Role.RESOURCE:
+        given |= environment(spec)
     downward = {
         "POD_NAME": "metadata.name",
         "POD_UID": "metadata.uid",
@@ -290,29 +299,3 @@ def tolerated_seconds(wanted: list[Toleration], key: str) -> float:
     said = [given.toleration_seconds for given in wanted if _covers(given, key)]
     limited = [float(seconds) for seconds in said if seconds is not None]
     return min(limited) if limited else float("inf") if said else float(LOST_NODE_SECONDS)
-
-
-def _pinned(node: str) -> dict[str, Any]:
-    """By affinity and not by `nodeName`, so that the scheduler still accounts for the pod's resources."""
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
-
-
-def _placement(swarm: SwarmView, spec: SwarmSpec) -> dict[str, Any]:
-    topology = spec.scheduling.topology
-    selector = {"matchLabels": pod_selector(swarm.name, Role.COMPUTE)}
-    if topology.placement == "Spread":
-        constraint = {
-            "maxSkew": topology.max_skew,
-            "topologyKey": topology.key,
-            "whenUnsatisfiable": "DoNotSchedule" if topology.required else "ScheduleAnyway",
-            "labelSelector": selector,
-        }
-        return {"topologySpreadConstraints": [constraint]}
-    if topology.placement == "Pack":
-        term = {"topologyKey": topology.key, "labelSelector": selector}
-        if topology.required:
-            return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
-        preferred = [{"weight": 100, "podAffinityTerm": term}]
-        return {"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}}
-    return {}

@@ -19,6 +19,7 @@ from typing import Final
 
 from swarm_agents.config import Role
 from swarm_operator.names import PodName
+from swarm_operator.rejections import is_rejection
 from swarm_operator.views import AgentReport, PodView
 
 __all__ = ["LOST", "Agent", "Decision", "Target", "budget", "decide", "leave", "next_incarnation", "replacement_delay"]
@@ -86,6 +87,8 @@ class Target:
     drain_timeout: float = 25.0
     #: Pods created in one plan at most, so that one large swarm does not starve the others.
     batch: int = 200
+    #: UIDs of pods that their node refused and that are kept to know it.
+    kept: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -199,6 +202,11 @@ def _collect_dead(target: Target, agents: Sequence[Agent], need: int, now: float
         if agent.lost and agent.pod.phase not in ("Failed", "Succeeded"):
             # Deleted, so that it ends when its node comes back; its successor has another name and need not wait.
             decision.delete.append((agent, f"{LOST} {agent.pod.node}"))
+            continue
+        if is_rejection(agent.pod):
+            # its successor is made at once: another node is tried, and the one that refused is avoided for a while
+            if agent.pod.uid not in target.kept:
+                decision.delete.append((agent, f"node {agent.pod.node} refused it ({agent.pod.reason})"))
             continue
         wait = (agent.pod.ended or agent.pod.created) + replacement_delay(agent) - now
         if wait > 0 and len(held) < need and agent.name.ordinal not in held:

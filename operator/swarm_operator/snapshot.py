@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.audit import Anchor
 from swarm_operator.autoscale import Decision
+from swarm_operator.gang import GangView
 from swarm_operator.names import Key
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
 
@@ -47,6 +48,8 @@ class Snapshot:
     audit: Anchor | None = None
     #: What the autoscaler decided last, for the status alone; None while it has nothing to say.
     autoscaling: Decision | None = None
+    #: What is known of its agents' common start.
+    gang: GangView = field(default_factory=GangView)
 
     @property
     def key(self) -> Key:

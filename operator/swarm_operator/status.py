@@ -16,6 +16,8 @@ from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
 from swarm_operator.autoscale_status import autoscaling_block, autoscaling_condition
+from swarm_operator.pinning import cores_listed
+from swarm_operator.placed import placement_conditions
 from swarm_operator.plan import agents_of
 from swarm_operator.private_board import in_pod
 from swarm_operator.snapshot import Snapshot
@@ -76,7 +78,7 @@ _MESSAGE_MAX: Final = 1000
 
 def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: float) -> dict[str, Any]:
     """The whole status. `failures` are what the API server refused in the last attempt, for people."""
-    observed = snapshot.swarm.status
+    observed, agents = snapshot.swarm.status, agents_of(snapshot)
     conditions = [
         _accepted(snapshot),
         _ready(snapshot, plan),
@@ -84,6 +86,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _degraded(snapshot, plan, failures),
         *autoscaling_condition(snapshot, _refused(snapshot)),
         _pod_security(snapshot),
+        *placement_conditions(snapshot, plan, agents),
     ]
     settings = plan.settings_revision
     audit = observed.get("audit")
@@ -98,6 +101,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         "resource": _role(plan.resource),
         "revision": plan.revision or observed.get("revision", ""),
         "settings": settings or observed.get("settings", ""),
+        "cores": cores_listed(agents) if snapshot.spec else [],
         "observedSettings": settings if settings and plan.acknowledged else observed.get("observedSettings", ""),
         "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
         **autoscaling_block(snapshot),

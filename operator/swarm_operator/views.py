@@ -21,6 +21,8 @@ import msgspec
 from msgspec import Struct, field
 
 from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT
+from swarm_operator.names import ANNOTATION_GANG, ANNOTATION_GANG_FAILED
+from swarm_operator.quantities import amounts
 
 __all__ = [
     "CHILD_KINDS",
@@ -103,6 +105,15 @@ class PodView(Struct, frozen=True, gc=False):
     #: Why it does not run: CamelCase reason and the message beside it.
     reason: str = ""
     message: str = ""
+    #: When it was bound to its node; 0 while it is not.
+    bound: float = 0.0
+    #: Scheduling gates that are still there.
+    gates: tuple[str, ...] = ()
+    #: Nodes that its affinity keeps it from.
+    avoids: tuple[str, ...] = ()
+    #: The group that it was to start with, as its annotation says (see `gang`), and whether that start has failed.
+    gang: str = ""
+    gang_failed: bool = False
 
     @property
     def board(self) -> str:
@@ -131,6 +142,8 @@ class NodeView(Struct, frozen=True):
     #: nothing is heard of it any more. Both mean nothing while it is ready.
     unready_since: float = 0.0
     unreachable: bool = False
+    #: What it offers to pods: thousandths of a CPU, bytes of memory, pods, and devices by their resource names.
+    allocatable: dict[str, int] = {}
 
 
 class ObjectView(Struct, frozen=True):
@@ -174,6 +187,15 @@ class AgentReport(Struct, frozen=True):
     error: str = ""
     #: Since when it has been asked to drain.
     drain_since: float | None = None
+    #: Its cores (`2-3`), whether they are its own (None: nobody can tell), and why, in one word and for people.
+    cores: str = ""
+    exclusive: bool | None = None
+    cores_code: str = ""
+    cores_reason: str = ""
+    #: The NUMA nodes of its cores; None where the kernel does not say.
+    numa: tuple[int, ...] | None = None
+    #: Why it may not work where it is; empty when it may.
+    unfit: str = ""
 
 
 # What follows mirrors the wire as far as it is read.
@@ -190,6 +212,7 @@ class _Metadata(Struct, frozen=True, rename="camel"):
     resource_version: str = ""
     generation: int = 0
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     owner_references: tuple[_Owner, ...] = ()
     deletion_timestamp: str | None = None
     creation_timestamp: datetime | None = None
@@ -207,6 +230,7 @@ class _Container(Struct, frozen=True):
 
 class _Match(Struct, frozen=True):
     key: str
+    operator: str = ""
     values: tuple[str, ...] = ()
 
 
@@ -226,8 +250,13 @@ class _Affinity(Struct, frozen=True, rename="camel"):
     node_affinity: _NodeAffinity = _NodeAffinity()
 
 
+class _Gate(Struct, frozen=True):
+    name: str
+
+
 class _PodSpec(Struct, frozen=True, rename="camel"):
     containers: tuple[_Container, ...] = ()
+    scheduling_gates: tuple[_Gate, ...] = ()
     node_name: str = ""
     affinity: _Affinity | None = None
 
@@ -278,6 +307,7 @@ class _NodeSpec(Struct, frozen=True):
 
 class _NodeStatus(Struct, frozen=True):
     conditions: tuple[_Condition, ...] = ()
+    allocatable: dict[str, str | int] = {}
 
 
 class _Node(Struct, frozen=True):
@@ -306,7 +336,9 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         e.name: e.value for c in spec.containers if c.name == CONTAINER for e in c.env if e.name.startswith("SWARM_")
     }
     terms = spec.affinity.node_affinity.required.node_selector_terms if spec.affinity else ()
-    pinned = [m.values[0] for t in terms for m in t.match_fields if m.key == "metadata.name" and m.values]
+    by_name = [m for t in terms for m in t.match_fields if m.key == "metadata.name" and m.values]
+    pinned = [m.values[0] for m in by_name if m.operator == "In"]
+    avoids = tuple(sorted(m.values[0] for m in by_name if m.operator == "NotIn"))
     conditions = {c.type: c for c in status.conditions}
     unscheduled = conditions.get("PodScheduled")
     states = [c.state for c in status.container_statuses]
@@ -316,6 +348,10 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         reason, message = unscheduled.reason, unscheduled.message
     if not reason and details and details[0]:
         reason, message = details[0].reason, details[0].message
+    bound = _epoch(unscheduled.last_transition_time) if unscheduled and unscheduled.status == "True" else 0.0
+    ended = max((_epoch(s.terminated.finished_at) for s in states if s.terminated), default=0.0)
+    if not ended and status.phase == "Failed":
+        ended = bound  # refused by its kubelet as soon as it was bound: no container ever was
     return PodView(
         namespace=meta.namespace,
         name=meta.name,
@@ -325,7 +361,7 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         owners=tuple(owner.uid for owner in meta.owner_references),
         deleting=meta.deletion_timestamp is not None,
         created=_epoch(meta.creation_timestamp),
-        ended=max((_epoch(s.terminated.finished_at) for s in states if s.terminated), default=0.0),
+        ended=ended,
         swarm_uid=env.get("SWARM_UID", ""),
         revision=env.get("SWARM_REVISION", ""),
         target_node=pinned[0] if pinned else "",
@@ -337,6 +373,11 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         restarts=sum(c.restart_count for c in status.container_statuses),
         reason=reason,
         message=message[:_MESSAGE],
+        bound=bound if spec.node_name else 0.0,
+        gates=tuple(gate.name for gate in spec.scheduling_gates),
+        avoids=avoids,
+        gang=meta.annotations.get(ANNOTATION_GANG, ""),
+        gang_failed=ANNOTATION_GANG_FAILED in meta.annotations,
     )
 
 
@@ -354,6 +395,7 @@ def node_view(raw: bytes | msgspec.Raw) -> NodeView:
         ready=ready,
         unready_since=0.0 if ready else _epoch(said.last_transition_time),
         unreachable=said.status == "Unknown",
+        allocatable=amounts(node.status.allocatable, up=False),
     )
 
 

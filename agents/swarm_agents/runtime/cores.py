@@ -13,9 +13,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["Cores", "format_cpus", "observe", "parse_cpus", "pin"]
+__all__ = ["Code", "Cores", "format_cpus", "observe", "parse_cpus", "pin"]
+
+
+class Code(StrEnum):
+    """Why cores are or are not an agent's own, in one word, so that a thousand agents' reasons can be counted."""
+
+    EXCLUSIVE = "Exclusive"
+    #: On the embedded cluster: no other pod's, but perhaps another program's.
+    SIMULATED = "Simulated"
+    #: The cpuset is the whole machine: the node has no static CPU Manager.
+    NO_STATIC_POLICY = "NoStaticPolicy"
+    #: The cpuset is what the static CPU Manager leaves for all pods without cores of their own.
+    SHARED_POOL = "SharedPool"
+    #: The embedded cluster's nodes have more CPUs than the machine.
+    OVERLAPPING = "Overlapping"
+    #: The kernel allows other CPUs than were assigned.
+    NOT_AS_ASSIGNED = "NotAsAssigned"
+    UNKNOWN = "Unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,7 @@ class Cores:
     cpus: tuple[int, ...]
     exclusive: bool | None
     reason: str
+    code: Code = Code.UNKNOWN
 
     @property
     def threads(self) -> int:
@@ -66,7 +85,7 @@ def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cor
     """What this process may run on now. `root` is where /sys is found, for tests.
 
     Raises:
-        ValueError: `SWARM_CPUS` is not a list of CPUs.
+        ValueError: `SWARM_CPUS` is not a list of CPUs, or `SWARM_WHOLE_CPUS` not a number.
     """
     env = os.environ if env is None else env
     online = _read_cpus(root / "sys/devices/system/cpu/online") or frozenset(range(os.cpu_count() or 1))
@@ -74,7 +93,7 @@ def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cor
         # The affinity says nothing here: it is what an earlier `pin` to these very CPUs has made of it.
         return _assigned(env, _read_cpus(root / "sys/fs/cgroup/cpuset.cpus.effective") or online)
     # The kernel rewrites the affinity of every thread when the kubelet rewrites the cpuset.
-    return _inferred(frozenset(os.sched_getaffinity(0)), online, _quota(root))
+    return _inferred(frozenset(os.sched_getaffinity(0)), online, _quota(root), _whole(env))
 
 
 def pin(cores: Cores, pid: int | None = None) -> bool:
@@ -104,24 +123,39 @@ def _assigned(env: Mapping[str, str], allowed: frozenset[int]) -> Cores:
             tuple(sorted(allowed)),
             False,
             f"the kubelet assigned CPU {format_cpus(assigned)}, but this process may use {format_cpus(allowed)} only",
+            Code.NOT_AS_ASSIGNED,
         )
     names = format_cpus(usable)
     claim = env.get("SWARM_CPUS_EXCLUSIVE", "").lower()
     if claim == "true":
-        return Cores(tuple(sorted(usable)), True, f"the kubelet gave CPU {names} to this agent alone")
+        return Cores(tuple(sorted(usable)), True, f"the kubelet gave CPU {names} to this agent alone", Code.EXCLUSIVE)
     if claim == "simulated":
         return Cores(
             tuple(sorted(usable)),
             None,
             f"simulated: no other pod of this cluster has CPU {names}, other processes of the machine may run there",
+            Code.SIMULATED,
         )
-    return Cores(tuple(sorted(usable)), False, f"the kubelet gave CPU {names} to other pods too")
+    return Cores(tuple(sorted(usable)), False, f"the kubelet gave CPU {names} to other pods too", Code.OVERLAPPING)
 
 
-def _inferred(allowed: frozenset[int], online: frozenset[int], quota: float | None) -> Cores:
+def _inferred(allowed: frozenset[int], online: frozenset[int], quota: float | None, whole: int) -> Cores:
+    """`whole`: how many whole CPUs the pod asks for; 0 when that is not known.
+
+    A container with cores of its own has no quota from Kubernetes 1.33 on (DisableCPUQuotaWithExclusiveCPUs), and one
+    that is exactly as large before; a container in the shared pool has a quota in either. So without a quota the number
+    of CPUs tells, where it is known what was asked for.
+    """
     cpus, names = tuple(sorted(allowed)), format_cpus(allowed)
     if allowed == online:
-        return Cores(cpus, False, f"shared: all {len(online)} CPUs of the machine, with everything that runs on it")
+        text = f"shared: all {len(online)} CPUs of the machine, with everything that runs on it"
+        return Cores(cpus, False, text, Code.NO_STATIC_POLICY)
+    if quota is None and whole:
+        if len(allowed) == whole:
+            text = f"cpuset {names} of {format_cpus(online)} holds exactly the {whole} CPUs asked for, without a quota"
+            return Cores(cpus, True, text, Code.EXCLUSIVE)
+        text = f"shared: cpuset {names} holds {len(allowed)} CPUs, while {whole} were asked for"
+        return Cores(cpus, False, text, Code.SHARED_POOL)
     if quota is None:
         return Cores(
             cpus,
@@ -131,9 +165,19 @@ def _inferred(allowed: frozenset[int], online: frozenset[int], quota: float | No
         )
     if quota == len(allowed):
         return Cores(
-            cpus, True, f"cpuset {names} of {format_cpus(online)} holds exactly the {len(allowed)} CPUs of the limit"
+            cpus,
+            True,
+            f"cpuset {names} of {format_cpus(online)} holds exactly the {len(allowed)} CPUs of the limit",
+            Code.EXCLUSIVE,
         )
-    return Cores(cpus, False, f"shared: cpuset {names}, while the limit is {quota:g} CPUs")
+    return Cores(cpus, False, f"shared: cpuset {names}, while the limit is {quota:g} CPUs", Code.SHARED_POOL)
+
+
+def _whole(env: Mapping[str, str]) -> int:
+    text = env.get("SWARM_WHOLE_CPUS") or "0"
+    if not text.isdecimal():
+        raise ValueError(f"SWARM_WHOLE_CPUS={text!r}: expected a number of CPUs")
+    return int(text)
 
 
 def _read_cpus(path: Path) -> frozenset[int]:

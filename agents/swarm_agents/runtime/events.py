@@ -29,6 +29,8 @@ TOLD = frozenset(
         "Fenced",
         "HubBack",
         "HubLost",
+        "PlacementMet",
+        "PlacementUnmet",
         "SiblingDeclaredDead",
         "StandbyActivated",
         "StandbySteppedBack",

@@ -26,10 +26,10 @@ async def follow_cores(supervisor: Supervisor) -> None:
         now = cores.observe()
         if now == supervisor.cores:
             continue
-        supervisor.cores = now
         agent = supervisor.agent
-        pinned = cores.pin(now) and (agent is None or cores.pin(now, agent.pid))
+        pinned = supervisor.wishes.pins and cores.pin(now) and (agent is None or cores.pin(now, agent.pid))
         supervisor.events.record("CoresChanged", cpus=cores.format_cpus(now.cpus), reason=now.reason, pinned=pinned)
+        await supervisor.moved(now)
 
 
 async def follow_file(supervisor: Supervisor) -> None:

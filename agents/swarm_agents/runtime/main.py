@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from swarm_agents.config import SETTINGS_FILE, Identity, Role, Settings, board_directory, decode_settings
 from swarm_agents.runtime import cores, logs
+from swarm_agents.runtime.fitness import Wishes
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.agent import AgentBase
@@ -52,13 +53,14 @@ def _run(began: float) -> int:
     try:
         identity = Identity.from_environment()
         cores_ = cores.observe()
+        wishes = Wishes.from_environment()
     except ValueError as error:
         raise SetupError(str(error)) from error
     logs.bind(swarm=identity.swarm, agent=identity.pod, role=str(identity.role))
     log = logs.get_logger()
     settings = load_settings(identity)
     logs.set_level(settings.runtime.log_level)
-    if not cores.pin(cores_):
+    if wishes.pins and not cores.pin(cores_):
         log.warning("the kernel refused to pin this process", cpus=cores.format_cpus(cores_.cpus))
 
     from swarm_agents.runtime import http
@@ -104,7 +106,7 @@ def _run(began: float) -> int:
     )
 
     async def supervise() -> int:
-        return await Supervisor(cls, identity, settings, board, cores_, listener, inherited).run()
+        return await Supervisor(cls, identity, settings, board, cores_, listener, inherited, wishes).run()
 
     return asyncio.run(supervise())
 

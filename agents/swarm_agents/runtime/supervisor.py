@@ -31,6 +31,7 @@ from swarm_agents.runtime import control, http, ledger, logs, process
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.events import Events
+from swarm_agents.runtime.fitness import Wishes, numa_nodes, report
 from swarm_agents.runtime.follow import follow_cores, follow_file
 from swarm_agents.runtime.guard import Guard
 from swarm_agents.runtime.metrics import Metrics
@@ -79,11 +80,13 @@ class Supervisor:
         cores_: Cores,
         listener: socket.socket,
         inherited: frozenset[int],
+        wishes: Wishes | None = None,
     ) -> None:
         self.identity = identity
         self.settings = settings
         self.board = board
-        self.cores = cores_
+        self.wishes = wishes or Wishes()
+        self.place(cores_)
         self.scoreboard = Scoreboard()
         self.restarts = Restarts()
         self.draining = False
@@ -114,6 +117,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        if self.unfit:
+            self.events.record("PlacementUnmet", level="error", reason=self.unfit)
         server = http.Server(http.application(self, self.identity.keys_dir))
         serving = loop.create_task(server.serve(sockets=[self._listener]))
         self._fork()
@@ -177,7 +182,7 @@ class Supervisor:
         """In the child."""
         logs.bind(pid=os.getpid())
         context = AgentContext(self.identity, self.settings, self.board, self.scoreboard, self.cores, logs.get_logger())
-        context.draining = self.draining
+        context.draining = self.draining or bool(self.unfit)
         context.active = self.active
         return self._cls.main(context, sock)
 
@@ -398,9 +403,32 @@ class Supervisor:
         await self._tell(control.Drain())
 
     async def resume(self) -> None:
-        """Undoes `drain`."""
+        """Undoes `drain`. An agent whose place is not as it must be claims nothing all the same."""
         self.draining = False
-        await self._tell(control.Resume())
+        if not self.unfit:
+            await self._tell(control.Resume())
+
+    # -- where it runs
+
+    def place(self, cores_: Cores) -> None:
+        """These are the cores now."""
+        self.cores = cores_
+        self.numa = numa_nodes(cores_.cpus)
+        self.unfit = self.wishes.unmet(cores_, self.numa)
+
+    async def moved(self, cores_: Cores) -> None:
+        """Other cores than before: the agent stops taking tasks when it may not work there, and begins when it may."""
+        before = self.unfit
+        self.place(cores_)
+        if bool(before) == bool(self.unfit):
+            return
+        if self.unfit:
+            self.events.record("PlacementUnmet", level="error", reason=self.unfit)
+            await self._tell(control.Drain())
+        else:
+            self.events.record("PlacementMet", cpus=list(cores_.cpus), reason=cores_.reason)
+            if not self.draining:
+                await self._tell(control.Resume())
 
     # -- what is known
 
@@ -413,7 +441,7 @@ class Supervisor:
         return self.agent.pid if self.agent is not None else -1
 
     def state(self) -> str:
-        """starting, ready, draining, drained or stopped."""
+        """starting, ready, unfit, draining, drained or stopped."""
         agent = self.agent
         if self.stopping:
             return "stopped" if agent is None else "draining"
@@ -421,7 +449,7 @@ class Supervisor:
             return "starting"
         if self.draining:
             return "drained" if self.scoreboard.state is AgentState.DRAINED else "draining"
-        return "ready"
+        return "unfit" if self.unfit else "ready"
 
     def unready(self) -> str:
         """Why the pod is not ready; empty when it is."""
@@ -432,6 +460,8 @@ class Supervisor:
             return "the agent has died and is being replaced"
         if not agent.ready.is_set():
             return "the agent is starting"
+        if self.unfit:
+            return self.unfit
         for info in self.board.members():
             if (info.index, info.epoch) == (agent.index, agent.epoch):
                 limit = self.settings.failover.dead_after
@@ -447,12 +477,10 @@ class Supervisor:
             "epoch": self.epoch,
             "running": self.scoreboard.running,
             "settings": settings_revision(self.settings),
-            "cores": list(self.cores.cpus),
-            "coresExclusive": self.cores.exclusive,
-            "coresReason": self.cores.reason,
             "restarts": self.restarts.total,
             "node": self.identity.node,
             "active": self.acting,
+            **report(self.wishes, self.cores, self.numa),
         }
 
     async def metrics(self) -> bytes:

@@ -55,6 +55,17 @@ class AutoscalingStatus(Model):
     )
 
 
+class AgentCores(Model):
+    """The cores of one agent."""
+
+    agent: Annotated[str, Field(max_length=253)] = plain(..., "The agent's pod.")
+    node: Annotated[str, Field(max_length=253)] = plain("", "Its node.")
+    cpus: Annotated[str, Field(max_length=64)] = plain("", "The CPUs that it may use, such as 2-3,6.")
+    exclusive: Literal["True", "False", "Unknown"] = plain("Unknown", "Whether they are its alone.")
+    numa: Annotated[str, Field(max_length=64)] = plain("", "The NUMA nodes on which they lie.")
+    reason: _Text = plain("", "Why, as the agent sees it.")
+
+
 class AuditAnchor(Model):
     """The end of the audit trail."""
 
@@ -79,10 +90,17 @@ class SwarmStatus(Model):
         "", "Revision of the settings that every agent has acknowledged."
     )
     autoscaling: AutoscalingStatus | None = plain(None, "The autoscaler's last decision, and its reasons.")
+    cores: list[AgentCores] = plain(
+        [],
+        "The agents' cores, those first that are not their agents' own; not more than 32.",
+        max_length=32,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
+    )
     audit: AuditAnchor | None = plain(None, "Where the audit trail ends: by this its truncation is found.")
     conditions: list[Condition] = plain(
         [],
-        "Accepted, Ready, Progressing, Degraded, Autoscaling, PodSecurity.",
+        "Accepted, Ready, Progressing, Degraded, Autoscaling, PodSecurity, Placed, Pinned, NumaAligned, "
+        "TopologyRejected.",
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

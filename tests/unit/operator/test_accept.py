@@ -18,10 +18,6 @@ from swarm_operator.plan import plan
 from swarm_operator.status import status_of
 
 USES: dict[str, dict[str, Any]] = {
-    "spec.scheduling.topology.numa": {"scheduling": {"topology": {"numa": "Required"}}},
-    "spec.scheduling.cpuPinning": {"scheduling": {"cpuPinning": "Required"}},
-    "spec.scheduling.gang": {"scheduling": {"gang": "Kueue"}},
-    "spec.scheduling.queueName": {"scheduling": {"queueName": "q"}},
     "spec.failover.prediction": {"failover": {"prediction": {}}},
     "spec.security.networkPolicy": {"security": {"networkPolicy": True}},
     "spec.security.keyRotation": {"security": {"keyRotation": "24h"}},
