@@ -47,6 +47,9 @@ def test_a_settled_swarm_is_ready_and_says_nothing_is_wrong() -> None:
         ("Progressing", "False"),
         ("Degraded", "False"),
         ("PodSecurity", "False"),
+        ("Placed", "True"),
+        ("Pinned", "Unknown"),
+        ("TopologyRejected", "False"),
     ]
     assert condition(found, "Ready")["reason"] == "Running"
     assert found["replicas"] == found["compute"]["ready"] == 3
