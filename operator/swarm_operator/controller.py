@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from swarm_operator.actions import Plan
 from swarm_operator.api.v1alpha1 import API_VERSION, KIND
 from swarm_operator.cache import Cache
 from swarm_operator.events import Recorder, notes_of
@@ -36,8 +37,9 @@ WORKERS: Final = 16
 STATUS_INTERVAL: Final = 1.0
 #: A Swarm to which nothing happens is looked at again after this long, give or take a quarter.
 QUIET: Final = 300.0
-#: After a round that took t seconds its Swarm rests for t, at most this long: a Swarm of a thousand pods, of which each
-#: has news, is then looked at ten times a second and not without a pause, and the others are not held up.
+#: After a round that computed for t seconds its Swarm rests for twice that, at most REST_MAX: a Swarm of thousands of
+#: pods, of which each has news, is looked at some times a second and not without a pause, and does not hold up others.
+REST: Final = 2.0
 REST_MAX: Final = 0.2
 
 log = structlog.get_logger("controller")
@@ -63,6 +65,8 @@ class Controller:
         self._recorder, self._metrics, self._leader = recorder, metrics, leader
         self._clock, self._now = clock, now
         self._status_written: dict[Key, float] = {}
+        #: Seconds that the round in hand has kept the loop from everybody else.
+        self._computed: dict[Key, float] = {}
         self._stopping = asyncio.Event()
         cache.on_key = self.queue.add
         executor.on_news = self.queue.add_after
@@ -87,7 +91,6 @@ class Controller:
             if self._leader:
                 await self._leader.elected.wait()
             key, waited = await self.queue.get()
-            begun = self._clock()
             try:
                 if self._stopping.is_set():
                     return
@@ -96,7 +99,7 @@ class Controller:
                     result = await self._guarded(key)
                 self._metrics.reconciles.labels(result).inc()
             finally:
-                self.queue.done(key, rest=min(self._clock() - begun, REST_MAX))
+                self.queue.done(key, rest=min(REST * self._computed.pop(key, 0.0), REST_MAX))
 
     async def _guarded(self, key: Key) -> str:
         """One round for one Swarm, whatever happens."""
@@ -122,12 +125,14 @@ class Controller:
             ApiError: the status could not be written. Refused actions do not raise; they are in the status.
             NotLeader: another replica leads.
         """
+        begun = self._clock()
         snapshot = self._cache.snapshot(key)
         if snapshot is None or snapshot.swarm.deleting:
             self.queue.forgive(key)
             self._status_written.pop(key, None)
             return "gone"
         planned = plan(snapshot, self._now())
+        self._computed[key] = self._clock() - begun
         outcome = await self._executor.execute(snapshot, planned)
         self._tell(snapshot, outcome)
         if outcome.failures:
@@ -137,7 +142,7 @@ class Controller:
         if planned.requeue_after is not None:
             self.queue.add_after(key, max(planned.requeue_after, 0.01))
         self.queue.add_after(key, QUIET * random.uniform(0.75, 1.25))
-        await self._report(key, planned, [str(failure) for failure in outcome.failures])
+        await self._report(key, snapshot, planned, [str(failure) for failure in outcome.failures])
         return "failed" if outcome.failures else "ok"
 
     def _tell(self, snapshot: Snapshot, outcome: Outcome) -> None:
@@ -151,16 +156,24 @@ class Controller:
             emit(note.message, swarm=str(snapshot.key), reason=note.reason)
         self._recorder.record(snapshot.swarm, notes)
 
-    async def _report(self, key: Key, planned: Any, failures: Sequence[str]) -> None:
+    async def _report(self, key: Key, before: Snapshot, planned: Plan, failures: Sequence[str]) -> None:
         """Writes the status, if it changed, and not more often than once a second."""
-        snapshot = self._cache.snapshot(key)  # as it is now: what was done is in it already
-        if snapshot is None or snapshot.swarm.deleting:
+        begun, now = self._clock(), self._now()
+        wait = self._status_written.get(key, float("-inf")) + STATUS_INTERVAL - begun
+        if wait > 0 and self.queue.awaits(key):
+            self.queue.add_after(key, wait)  # the next round is due at once, and its status is the newer one
             return
-        now = self._now()
-        wanted = status_of(snapshot, plan(snapshot, now), failures, now)
+        snapshot: Snapshot | None = before
+        if planned.actions:
+            snapshot = self._cache.snapshot(key)  # as it is now: what was done is in it already
+            if snapshot is None or snapshot.swarm.deleting:
+                return
+            planned = plan(snapshot, now)
+        assert snapshot
+        wanted = status_of(snapshot, planned, failures, now)
+        self._computed[key] = self._computed.get(key, 0.0) + self._clock() - begun
         if _same(wanted, snapshot.swarm.status):
             return
-        wait = self._status_written.get(key, float("-inf")) + STATUS_INTERVAL - self._clock()
         if wait > 0:
             self.queue.add_after(key, wait)
             return

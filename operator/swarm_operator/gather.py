@@ -4,6 +4,10 @@ Agents know no Kubernetes: each keeps its last events for whoever asks (`GET /v1
 in turn, not more often than `RATE` times a second over all swarms and every `INTERVAL` a pod at most. An event is told
 some seconds late then, with the times that the agent measured in it; nothing waits for it.
 
+Where many pods have nothing to tell they are asked the less often, `QUIET_RATE` times a second over all, so that
+thousands of quiet agents cost an idle operator a hundredth of a core. Once one pod of a swarm has news, all pods of
+that swarm are asked often for a while, since what happens to one is told by its siblings, too.
+
 An Event's name is made of the pod, its supervisor's run and the event's number, so an operator that was started anew,
 or another leader, tells nothing twice: the API server answers that it exists. What is older than `OLDEST` is history.
 """
@@ -11,6 +15,7 @@ or another leader, tells nothing twice: the API server answers that it exists. W
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +38,12 @@ __all__ = ["Gatherer", "Happened", "note_of"]
 INTERVAL: Final = 2.0
 #: Questions a second, over all.
 RATE: Final = 50.0
+#: The same while there is nothing to tell, and the longest time (seconds) between two questions to one pod: agents
+#: keep their last events for longer than that.
+QUIET_RATE: Final = 8.0
+QUIET_MAX: Final = 300.0
+#: How long (seconds) a swarm that had news is asked often.
+HOT: Final = 60.0
 #: Seconds after which an event is not told any more.
 OLDEST: Final = 600.0
 #: What people want to know of, and what is a warning.
@@ -110,7 +121,10 @@ def note_of(pod: PodView, run: str, event: dict[str, Any]) -> Note | None:
 class _Read:
     run: str = ""
     after: int = 0
-    due: float = 0.0
+    #: When it was asked last, and before when it is not asked again.
+    asked: float = float("-inf")
+    held: float = float("-inf")
+    restarts: int = 0
 
 
 class Gatherer:
@@ -129,29 +143,44 @@ class Gatherer:
         self._leads, self._clock, self._now = leads, clock, now
         #: By the pod's UID and the agent's port.
         self._read: dict[tuple[str, int], _Read] = {}
+        #: Swarms that had news, by UID, and until when they are asked often.
+        self._hot: dict[str, float] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self.round()
-            await asyncio.sleep(INTERVAL / 2)
+            quiet = await self.round()
+            # looking through thousands of pods for who is due costs something, too
+            await asyncio.sleep(INTERVAL / 2 if self._hot else max(INTERVAL / 2, quiet / 60))
 
-    async def round(self) -> None:
-        """Asks everybody who is due, one after the other in time."""
+    async def round(self) -> float:
+        """Asks everybody who is due, one after the other in time; returns how often (seconds) a quiet pod is asked."""
         pods = [*self._pods()] if self._leads() else []
         present = {pod.uid for _, pod in pods}
+        now = self._clock()
         self._read = {key: read for key, read in self._read.items() if key[0] in present}
+        self._hot = {uid: until for uid, until in self._hot.items() if until > now}
+        quiet = max(INTERVAL, min(len(pods) / QUIET_RATE, QUIET_MAX))
         asked: set[asyncio.Task[None]] = set()
         for swarm, pod in pods:
             for port in pod.ports:
-                read = self._read.setdefault((pod.uid, port), _Read())
-                if read.due > self._clock():
-                    continue
-                read.due = self._clock() + INTERVAL
-                asked.add(asyncio.create_task(self.ask(swarm, pod, port)))
-                await asyncio.sleep(1 / RATE)
+                if self._due(swarm, pod, port, quiet):
+                    asked.add(asyncio.create_task(self.ask(swarm, pod, port)))
+                    await asyncio.sleep(1 / RATE)
         if asked:
             await asyncio.wait(asked)
+        return quiet
+
+    def _due(self, swarm: SwarmView, pod: PodView, port: int, quiet: float) -> bool:
+        """Whether an agent is to be asked now; that it was is noted."""
+        read, now = self._read.setdefault((pod.uid, port), _Read(restarts=pod.restarts)), self._clock()
+        often = swarm.uid in self._hot or read.restarts != pod.restarts
+        if now < read.held or now < read.asked + (INTERVAL if often else quiet):
+            return False
+        if read.asked == float("-inf"):
+            now -= quiet * random.random()  # those that came together need not be asked together for ever
+        read.asked, read.restarts = now, pod.restarts
+        return True
 
     def _pods(self) -> Iterator[tuple[SwarmView, PodView]]:
         for key in self._cache.swarms():
@@ -173,9 +202,11 @@ class Gatherer:
             if said.run != read.run and read.after:
                 said = msgspec.json.decode(await self._agents.events(pod.ip, port, token, 0), type=Happened)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError, ValueError) as error:
-            read.due = self._clock() + 5 * INTERVAL
+            read.held = self._clock() + 5 * INTERVAL
             log.debug("a pod does not tell its events", pod=pod.name, error=str(error))
             return
+        if said.events and (said.run, said.last) != (read.run, read.after):
+            self._hot[swarm.uid] = self._clock() + HOT
         read.run, read.after = said.run, said.last
         if any(event.get("event") in _MOVED for event in said.events):
             await self._agents.look(AskAgent("Pod", pod.name, pod.uid, pod.ip, pod.restarts, pod.ports), token)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from swarm_agents.config import Role
@@ -98,8 +99,12 @@ def pod_name(swarm: str, role: Role, ordinal: int, incarnation: int) -> str:
     return str(PodName(swarm, role, ordinal, incarnation))
 
 
+@lru_cache(maxsize=1 << 15)
 def parse_pod_name(name: str, swarm: str) -> PodName | None:
-    """What a name says, or None when this is no name that the operator gives to a pod of this swarm."""
+    """What a name says, or None when this is no name that the operator gives to a pod of this swarm.
+
+    Remembered, since every plan asks it of every pod.
+    """
     match = _POD.fullmatch(name)
     if not match or match.group(1) != swarm:
         return None
@@ -163,10 +168,11 @@ def object_labels(swarm: str) -> dict[str, str]:
 
 def pod_labels(name: PodName, revision: str) -> dict[str, str]:
     """Labels of a pod."""
+    role = name.role.value
     return {
         **object_labels(name.swarm),
-        "app.kubernetes.io/component": name.role.value,
-        LABEL_ROLE: name.role.value,
+        "app.kubernetes.io/component": role,
+        LABEL_ROLE: role,
         LABEL_ORDINAL: str(name.ordinal),
         LABEL_REVISION: revision,
     }

@@ -54,11 +54,15 @@ _PUSH_RETRY_MAX = 30.0
 
 def agents_of(snapshot: Snapshot, lost: Collection[str] = ()) -> list[Agent]:
     """The swarm's own pods: of this Swarm's UID, and named as the operator names them. `lost` are nodes."""
+    known = snapshot.agents_by_lost.get(key := frozenset(lost))
+    if known is not None:
+        return [*known]
     found = []
     for pod in snapshot.pods:
         name = names.parse_pod_name(pod.name, snapshot.swarm.name)
         if name and _is_own(pod, snapshot.swarm.uid):
             found.append(Agent(pod, name, snapshot.report(pod), pod.node in lost))
+    snapshot.agents_by_lost[key] = tuple(found)
     return found
 
 
@@ -210,7 +214,8 @@ def _repairs(snapshot: Snapshot, agents: Iterable[Agent]) -> list[Action]:
     actions: list[Action] = []
     for agent in agents:
         labels = names.pod_labels(agent.name, agent.pod.revision)
-        if agent.pod.deleting or (covers(labels, agent.pod.labels) and snapshot.swarm.uid in agent.pod.owners):
+        whole = labels.items() <= agent.pod.labels.items()
+        if agent.pod.deleting or (whole and snapshot.swarm.uid in agent.pod.owners):
             continue
         meta = objects.metadata(snapshot.swarm, agent.pod.name, labels)
         actions.append(RepairPod("Pod", agent.pod.name, agent.pod.uid, meta))

@@ -221,6 +221,8 @@ def _collect_dead(target: Target, agents: Sequence[Agent], need: int, now: float
 
 
 def _new_names(target: Target, agents: Sequence[Agent], held: set[int], count: int) -> list[PodName]:
+    if count <= 0:
+        return []
     used = {agent.name.ordinal for agent in agents if agent.alive} | held
     latest: dict[int, int] = {}
     for agent in agents:

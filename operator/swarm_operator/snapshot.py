@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.audit import Anchor
@@ -50,6 +51,12 @@ class Snapshot:
     autoscaling: Decision | None = None
     #: What is known of its agents' common start.
     gang: GangView = field(default_factory=GangView)
+
+    #: What the planner has made of the pods already, by the nodes that it holds for lost: planning and the status ask
+    #: for all agents again and again, and there may be thousands.
+    agents_by_lost: dict[frozenset[str], tuple[Any, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def key(self) -> Key:

@@ -70,6 +70,10 @@ class WorkQueue(Generic[K]):
         heapq.heappush(self._later, (when, next(self._count), key))
         self._wake.set()
 
+    def awaits(self, key: K) -> bool:
+        """Whether `key` was added and not taken since."""
+        return key in self._dirty
+
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Have `key` worked on after its back-off, which doubles each time. Returns the delay in seconds."""
         failures = self._failures.get(key, 0)

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 
 from support.operatorkit import make_pod, make_swarm
 from swarm_agents.runtime.events import TOLD, Events
 from swarm_deploy.commands.events import rows
 from swarm_operator.events import Recorder
-from swarm_operator.gather import _TOLD, Gatherer, note_of
+from swarm_operator.gather import _TOLD, INTERVAL, Gatherer, note_of
 from swarm_operator.kube import ApiError
 from swarm_operator.names import ANNOTATION_RECORD, Key
 
@@ -56,12 +57,12 @@ class World:
     def restart(self) -> None:
         self.pod_events = Events(Silent(), now=lambda: self.now)
 
-    def operator(self) -> tuple[Gatherer, Recorder]:
+    def operator(self, pods: list[Any] | None = None) -> tuple[Gatherer, Recorder]:
         swarms = SimpleNamespace(get=lambda *key: self.swarm)
-        pods = SimpleNamespace(of=lambda key: [self.pod])
+        held = SimpleNamespace(of=lambda key: pods or [self.pod])
         cache = SimpleNamespace(
             swarms=lambda: [Key("default", "risk")],
-            store=lambda kind, namespace: swarms if kind == "Swarm" else pods,
+            store=lambda kind, namespace: swarms if kind == "Swarm" else held,
             token=lambda key: "token",
         )
         agents = SimpleNamespace(events=self.answer)
@@ -148,3 +149,28 @@ async def test_the_command_shows_who_what_when_and_how_long() -> None:
 
 def test_an_event_that_only_the_pod_s_log_needs_is_no_note() -> None:
     assert note_of(make_pod(), "r", {"event": "AgentJoined", "number": 1}) is None
+
+
+async def test_of_thousands_that_have_nothing_to_tell_each_is_asked_seldom_and_often_again_once_there_is_news(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("swarm_operator.gather.RATE", 1e9)
+    world, pods = World(), [make_pod(ordinal=number, ip="10.0.0.1") for number in range(160)]
+    gatherer, recorder = world.operator(pods)
+    await gatherer.round()
+    assert len(world.asked) == 160, "whoever is new is asked at once"
+
+    async def rounds(seconds: int) -> int:
+        before = len(world.asked)
+        for _ in range(seconds):
+            world.now += 1.0
+            await gatherer.round()
+        return len(world.asked) - before
+
+    quiet = await rounds(30)
+    assert 160 <= quiet <= 12 * 30, "eight a second, whatever their number; every one in its turn"
+    world.pod_events.record("AgentDied", member="risk-compute-1-0")
+    while not gatherer._hot:
+        assert await rounds(1) <= 160, "nobody tells"
+    assert await rounds(6) >= (6 / INTERVAL - 1) * 160, "the siblings are asked often then"
+    await recorder.flush()
