@@ -45,11 +45,11 @@ from swarm_operator.actions import (
 from swarm_operator.agents import Agents
 from swarm_operator.cache import Cache
 from swarm_operator.keys import KeyMemory, complete
-from swarm_operator.kube import Api, ApiError
+from swarm_operator.kube import Api, ApiError, NotLeader
 from swarm_operator.names import Key
 from swarm_operator.snapshot import Snapshot
 from swarm_operator.starter import Starter
-from swarm_operator.views import AgentReport, ObjectView, PodView, decode, secret_data
+from swarm_operator.views import AgentReport, ObjectView, PodView, View, decode, secret_data
 
 __all__ = ["Executor", "Failure", "NotLeader", "Outcome"]
 
@@ -60,10 +60,6 @@ _GLOBAL: Final = 64
 UNANSWERED: Final = 0.5
 
 log = structlog.get_logger("execute")
-
-
-class NotLeader(Exception):  # noqa: N818 - a state of affairs, not an error
-    """Another replica leads: nothing may be written."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ class Executor:
                 *(self._bounded(own, action, snapshot, plan) for action in batch), return_exceptions=True
             )
             for action, result in zip(batch, results, strict=True):
-                if isinstance(result, ApiError):
+                if isinstance(result, ApiError) and not isinstance(result, NotLeader):
                     outcome.failures.append(Failure(action, result))
                 elif isinstance(result, BaseException):
                     raise result
@@ -164,7 +160,7 @@ class Executor:
                 raise TypeError(f"an action of unknown kind: {action!r}")
 
     async def _write(self, kind: str, snapshot: Snapshot, request: Awaitable[bytes]) -> None:
-        view = decode(kind, await request)
+        view = _read(kind, await request)
         self._cache.store(kind, snapshot.key.namespace).put_written(view)
 
     async def _gone_is_fine(self, request: Awaitable[None]) -> None:
@@ -199,7 +195,7 @@ class Executor:
     async def _must_be_ours(self, kind: str, name: str, snapshot: Snapshot) -> ObjectView | PodView | None:
         """The object of this name if there is one; refused when it belongs to somebody else."""
         try:
-            view = decode(kind, await self._api.get(kind, snapshot.key.namespace, name))
+            view = _read(kind, await self._api.get(kind, snapshot.key.namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -236,7 +232,7 @@ class Executor:
 
     async def _read(self, kind: str, name: str, snapshot: Snapshot) -> ObjectView | None:
         try:
-            view = decode(kind, await self._api.get(kind, snapshot.key.namespace, name))
+            view = _read(kind, await self._api.get(kind, snapshot.key.namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -270,7 +266,7 @@ class Executor:
                 raise
             return
         if msgspec.json.decode(answer, type=_Kind).kind == action.kind:
-            store.put_written(decode(action.kind, answer))
+            store.put_written(_read(action.kind, answer))
 
     def _ask(self, action: AskAgent | PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan) -> None:
         if action.uid in self._asking:
@@ -310,6 +306,13 @@ class Executor:
 def _said(report: AgentReport) -> tuple[Any, ...]:
     place = report.cores, report.exclusive, report.cores_code, report.numa, report.unfit
     return report.settings, report.state, report.failures, report.drain_since, place
+
+
+def _read(kind: str, answer: bytes) -> View:
+    try:
+        return decode(kind, answer)
+    except msgspec.DecodeError as error:
+        raise ApiError(0, "BadAnswer", f"the answer is no {kind}: {error}") from error
 
 
 class _Kind(msgspec.Struct):

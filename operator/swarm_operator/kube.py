@@ -4,6 +4,10 @@ Of the client it uses what is hard to get right (kubeconfig in all its forms, to
 session; objects travel as JSON, not as the client's models, which cost 40 times the memory and time.
 
 Errors are one type, `ApiError`, with what the caller decides by: the status, the reason, and `retry_after`.
+
+Writes are fenced: whether this replica still leads is asked once more in the moment in which a request goes onto its
+connection. A process that was stopped (SIGSTOP, a frozen VM) and goes on after another has taken over sends nothing
+that it had only made ready. What is on the wire already can't be called back: it was sent while this replica led.
 """
 
 from __future__ import annotations
@@ -13,10 +17,14 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
+from urllib.request import getproxies
 
 import aiohttp
 import msgspec
@@ -32,6 +40,7 @@ __all__ = [
     "RESOURCES",
     "Api",
     "ApiError",
+    "NotLeader",
     "Page",
     "Resource",
     "connect",
@@ -61,6 +70,27 @@ class ApiError(Exception):
     def immutable(self) -> bool:
         """Whether a field can't be changed, so that the object has to be made anew."""
         return self.status == 422 and "immutable" in f"{self.message} {self.causes}"
+
+
+class NotLeader(ApiError):  # noqa: N818 - a state of affairs, not an error
+    """Another replica leads, or may: nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "NotLeader", "this replica does not lead")
+
+
+#: For the request that is being made: says whether it may be sent. None: it may.
+_MAY_SEND: ContextVar[Callable[[], bool] | None] = ContextVar("may_send", default=None)
+
+
+class _FencedRequest(aiohttp.ClientRequest):
+    """Asks again when it has its connection, for which it may have waited."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        may = _MAY_SEND.get()
+        if may is not None and not may():
+            raise NotLeader
+        return await super().send(conn)
 
 
 @dataclass(frozen=True)
@@ -128,6 +158,8 @@ class Api:
         #: The namespace of the kubeconfig's context, or of the pod that this runs in.
         self.namespace = namespace
         self.observer: Observer = observer or (lambda method, kind, status, seconds: None)
+        #: Whether this replica may write. The Lease, by which that is decided, is not asked about.
+        self.may_write: Callable[[], bool] = lambda: True
 
     @property
     def configuration(self) -> Any:
@@ -159,6 +191,8 @@ class Api:
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], "", "", None)
         url = self._client.configuration.host + path + ("?" + urlencode(query) if query else "")
         begun, status = time.perf_counter(), 0
+        fenced = method != "GET" and kind != "Lease"
+        _MAY_SEND.set(self.may_write if fenced else None)
         try:
             wrapped = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=limits
@@ -194,7 +228,11 @@ class Api:
             ApiError: any answer from 400 on, or none.
         """
         async with self._response(method, path, kind, query, body, content_type) as response:
-            return await response.read()
+            data = await response.read()
+        if not data.rstrip().endswith(b"}"):
+            # a proxy's page, or an answer that was cut off: nobody knows what became of the request
+            raise ApiError(0, "BadAnswer", f"{method} {path}: the answer is no JSON object")
+        return data
 
     async def get(self, kind: str, namespace: str, name: str) -> bytes:
         """An object as JSON."""
@@ -271,7 +309,10 @@ class Api:
         if token:
             query["continue"] = token
         data = await self.request("GET", RESOURCES[kind].path(namespace), kind, query=query)
-        return msgspec.json.decode(data, type=Page)
+        try:
+            return msgspec.json.decode(data, type=Page)
+        except msgspec.DecodeError as error:
+            raise ApiError(0, "BadAnswer", f"the list of {kind}s can't be read: {error}") from error
 
     async def watch(
         self, kind: str, namespace: str, *, selector: str, version: str, server_timeout: int, silence: float
@@ -310,9 +351,24 @@ def _error(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
         causes = "; ".join(f"{c.get('field', '')}: {c.get('message', '')}" for c in details.get("causes") or ())
     except (ValueError, KeyError, TypeError, AttributeError):
         message, reason, causes = body[:300].decode(errors="replace").strip(), str(response.reason), ""
-    header = response.headers.get("Retry-After", "")
-    retry_after = float(header) if header.isdecimal() else None
+    retry_after = _seconds(response.headers.get("Retry-After", ""), response.headers.get("Date", ""))
     return ApiError(response.status, reason, message, causes=causes, retry_after=retry_after)
+
+
+#: What is waited at most because a server asks for it: a wrong clock must not stop a Swarm for a day.
+_PATIENCE: Final = 300.0
+
+
+def _seconds(wish: str, date: str) -> float | None:
+    """What `Retry-After` asks for: seconds, or a date, compared with the server's own clock where that is known."""
+    if wish.strip().isdecimal():
+        return min(float(wish), _PATIENCE)
+    try:
+        when = parsedate_to_datetime(wish)
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        return min(max((when - now).total_seconds(), 0.0), _PATIENCE)
+    except (TypeError, ValueError):
+        return None
 
 
 async def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
@@ -343,4 +399,6 @@ async def connect(kubeconfig: str | None = None, context: str | None = None) -> 
             f"no way to the API server: {error}. Give --kubeconfig, set KUBECONFIG, or run in a pod",
         ) from error
     configuration.retries = 0
+    # Without a proxy the environment has nothing to say; aiohttp would look for a ~/.netrc with every request.
+    configuration.client_session_kwargs = {"request_class": _FencedRequest, "trust_env": bool(getproxies())}
     return Api(ApiClient(configuration), namespace)

@@ -3,7 +3,8 @@
 The second replica is warm: it watches and keeps its caches, and only does not write. A leader that can't renew stops
 writing before another may begin: `leads` is false once `RENEW_DEADLINE` has passed since the last renewal that it knows
 of, measured on its own clock from before the request was sent; others wait `DURATION` from when they saw the record
-change, measured on theirs. No two clocks are compared.
+change, measured on theirs. No two clocks are compared. The monotonic clock goes on while a process is stopped, so one
+that was frozen knows when it goes on that its time is over, and `kube` asks in the moment of sending.
 
 Rejected: the client's leader election (synchronous; the process has to die with the leadership).
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,13 +26,14 @@ from swarm_operator.names import LEASE_NAME
 __all__ = ["DURATION", "RENEW_DEADLINE", "RETRY", "Leader"]
 
 #: Seconds after which a lease that was not renewed may be taken.
-DURATION: Final = 4
+DURATION: Final = 3
 #: A leader that has not renewed for so long does not write any more.
-RENEW_DEADLINE: Final = 3.0
-#: How often a leader renews.
-RENEW: Final = 1.0
+RENEW_DEADLINE: Final = 2.25
+#: How often a leader renews, and how long it waits for the answer.
+RENEW: Final = 0.75
+_ANSWER: Final = 1.5
 #: How often the others look.
-RETRY: Final = 0.4
+RETRY: Final = 0.3
 
 log = structlog.get_logger("leader")
 
@@ -55,7 +57,10 @@ class Leader:
         self._renewed = float("-inf")
         self._seen: tuple[str, str] | None = None
         self._seen_at = float("-inf")
-        self._stopped = False
+        #: The Lease as this replica has written it last; None when it must be read first.
+        self._lease: dict[str, Any] | None = None
+        #: When the Lease runs out if it is not renewed.
+        self._free_at = float("inf")
 
     def leads(self) -> bool:
         """Whether this replica may write at this moment."""
@@ -68,16 +73,30 @@ class Leader:
             try:
                 await self._round()
                 failing = ""
-            except ApiError as error:
+            except (ApiError, TimeoutError, msgspec.DecodeError) as problem:
+                error = problem if str(problem) else "no answer in time"
+                self._lease = None
                 if str(error) != failing:  # told once, not twice a second
                     log.warning("the lease can't be read or written", error=str(error))
                 failing = str(error)
             if not self.leads() and self.elected.is_set():
                 log.warning("leadership lost", holder=self.holder)
                 self.elected.clear()
-            await asyncio.sleep(RENEW if self.leads() else RETRY * (0.75 + random.random() / 2))
+            await asyncio.sleep(RENEW if self.leads() else self._pause())
+
+    def _pause(self) -> float:
+        """Until the next look; when the Lease runs out before that, until then."""
+        left = self._free_at - self._clock()
+        usual = RETRY * (0.75 + random.random() / 2)
+        return left + 0.01 if 0.0 < left < usual else usual
 
     async def _round(self) -> None:
+        async with asyncio.timeout(_ANSWER):
+            if self._lease and self.leads() and await self._attempt(self._api.replace, self._lease, self._clock()):
+                return
+            await self._look()
+
+    async def _look(self) -> None:
         begun = self._clock()
         try:
             lease = msgspec.json.decode(await self._api.get("Lease", self._namespace, LEASE_NAME))
@@ -86,30 +105,35 @@ class Leader:
                 raise
             lease = None
         if lease is None:
-            await self._attempt(self._api.create(self._record(None)), begun)
+            await self._attempt(self._api.create, None, begun)
             return
         spec = lease.get("spec") or {}
         self.holder = spec.get("holderIdentity") or ""
         version = (self.holder, str(spec.get("renewTime")))
         if version != self._seen:
-            self._seen, self._seen_at = version, begun
+            # When the answer is there, not when it was asked for: the leader may have renewed in between.
+            self._seen, self._seen_at = version, self._clock()
         duration = float(spec.get("leaseDurationSeconds") or DURATION)
-        if self.holder not in ("", self.identity) and begun - self._seen_at < duration:
+        self._free_at = self._seen_at + duration
+        if self.holder not in ("", self.identity) and self._clock() < self._free_at:
             return
-        await self._attempt(self._api.replace(self._record(lease)), begun)
+        await self._attempt(self._api.replace, lease, begun)
 
-    async def _attempt(self, request: Any, begun: float) -> None:
+    async def _attempt(self, write: Callable[[dict[str, Any]], Awaitable[bytes]], old: Any, begun: float) -> bool:
+        """Writes the Lease as this replica's. False: it is not as it was thought to be, another was quicker perhaps."""
+        self._lease = None
         try:
-            await request
+            self._lease = msgspec.json.decode(await write(self._record(old)))
         except ApiError as error:
-            if error.status != 409:
+            if error.status not in (404, 409):
                 raise
-            return  # another was quicker
+            return False
         self._renewed = begun
         self.holder = self.identity
         if not self.elected.is_set():
             log.info("leading", identity=self.identity)
             self.elected.set()
+        return True
 
     def _record(self, lease: dict[str, Any] | None) -> dict[str, Any]:
         stamp = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -83,6 +83,7 @@ async def _run(options: argparse.Namespace) -> int:
     leader = None
     if not options.no_leader_election:
         leader = Leader(api, options.lease_namespace or api.namespace, identity, time.monotonic)
+        api.may_write = leader.leads
     cache = Cache(api, options.namespace, agents, memory, time.monotonic)
     executor = Executor(api, cache, agents, memory, leads=leader.leads if leader else lambda: True)
     auditor = Auditor(api, executor.leads, time.time, lambda key: cache.on_key(key))

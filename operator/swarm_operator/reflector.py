@@ -122,7 +122,7 @@ class Reflector:
             page = await self._api.list_page(
                 self.kind, self.namespace, selector=self._selector, limit=PAGE, token=token
             )
-            views += [self._decode(item) for item in page.items]
+            views += [self._read(item) for item in page.items]
             self._heard = self._clock()
             token = page.metadata.continue_
             if not token:
@@ -150,12 +150,18 @@ class Reflector:
             self._heard = self._clock()
             self._take(event)
 
+    def _read(self, raw: msgspec.Raw | bytes) -> View:
+        try:
+            return self._decode(raw)
+        except msgspec.DecodeError as error:
+            raise ApiError(0, "BadAnswer", f"an object is no {self.kind}: {error}") from error
+
     def _take(self, event: _Event) -> None:
         partial: Any = msgspec.json.decode(event.object, type=_Partial)
         if event.type == "ERROR":
             raise ApiError(partial.code or 500, partial.reason, partial.message or f"the watch of {self.kind} ended")
         if event.type in ("ADDED", "MODIFIED"):
-            self.store.put(self._decode(event.object))
+            self.store.put(self._read(event.object))
         elif event.type == "DELETED":
             meta = partial.metadata
             self.store.remove(meta.namespace, meta.name, meta.resource_version)

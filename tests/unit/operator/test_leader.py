@@ -21,7 +21,7 @@ class Leases:
         self.lease: dict[str, Any] | None = None
         self.version = 0
         self.down = False
-        self.writes = 0
+        self.writes = self.reads = 0
 
     def _check(self) -> None:
         if self.down:
@@ -29,6 +29,7 @@ class Leases:
 
     async def get(self, kind: str, namespace: str, name: str) -> bytes:
         self._check()
+        self.reads += 1
         if self.lease is None:
             raise ApiError(404, "NotFound", "no lease")
         return json.dumps(self.lease).encode()
@@ -127,6 +128,71 @@ async def test_two_never_lead_at_once_even_when_one_is_cut_off() -> None:
     assert not leader.leader.elected.is_set()
     await first.kill()
     await second.kill()
+
+
+async def test_an_answer_that_was_long_on_its_way_does_not_make_a_second_leader_early() -> None:
+    leases, slow = Leases(), Leases()
+    first = Replica(leases, "a")
+    await asyncio.sleep(0.1)
+    second = Replica(leases, "b")
+    await asyncio.sleep(3)
+
+    async def late(kind: str, namespace: str, name: str) -> bytes:
+        await asyncio.sleep(1.2)  # asked for before the leader's last renewal, answered after it
+        return await leases.get(kind, namespace, name)
+
+    slow.get, slow.replace, slow.create = late, leases.replace, leases.create  # type: ignore[method-assign]
+    second.leader._api = slow  # type: ignore[assignment]
+    for _ in range(3):
+        await first.leader._round()
+        first.task.cancel()  # it renews no more, and does not know that it should give way
+        for _ in range(200):
+            await asyncio.sleep(0.02)
+            assert not (first.leader.leads() and second.leader.leads())
+        first.task = asyncio.create_task(first.leader.run())
+        await asyncio.sleep(1.0)
+        await second.kill()
+        await asyncio.sleep(DURATION + 1)
+        assert first.leader.leads()
+        second = Replica(leases, "b")
+        second.leader._api = slow  # type: ignore[assignment]
+        await asyncio.sleep(2)
+    await first.kill()
+    await second.kill()
+
+
+async def test_a_leader_asks_once_a_renewal_and_notices_when_its_lease_was_changed() -> None:
+    leases = Leases()
+    only = Replica(leases, "a")
+    await asyncio.sleep(2)
+    reads = leases.reads
+    await asyncio.sleep(10)
+    assert leases.reads == reads, "a leader's renewal needs no look"
+    assert leases.lease is not None
+    leases._put({**leases.lease, "spec": {**leases.lease["spec"], "holderIdentity": "somebody", "renewTime": "now"}})
+    await asyncio.sleep(RENEW_DEADLINE + 0.1)
+    assert not only.leader.leads()
+    await only.kill()
+
+
+async def test_a_server_that_hangs_costs_the_leadership_and_not_the_replica() -> None:
+    leases, stuck = Leases(), Leases()
+    only = Replica(leases, "a")
+    await asyncio.sleep(2)
+
+    async def never(*_: Any) -> bytes:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    stuck.get, stuck.replace = never, never  # type: ignore[method-assign]
+    only.leader._api = stuck  # type: ignore[assignment]
+    await asyncio.sleep(5)
+    assert not only.leader.leads()
+    assert not only.leader.elected.is_set()
+    only.leader._api = leases  # type: ignore[assignment]
+    await asyncio.sleep(3)
+    assert only.leader.leads()
+    await only.kill()
 
 
 async def test_a_leader_that_comes_back_in_time_goes_on() -> None:
