@@ -288,10 +288,18 @@ def _by(old: SwarmView | None, new: SwarmView) -> list[dict[str, str]]:
     """Who has written since `old`: the field managers whose entry changed; where that can't be told, who wrote last."""
     before = set(old.managers) if old else set()
     changed = [manager for manager in new.managers if manager not in before]
+    if not changed and old is not None and _but_replicas(old) == _but_replicas(new):
+        # Entries of the scale subresource bear no time: one who scales again can't be seen to have changed.
+        changed = [manager for manager in new.managers if manager.subresource == "scale"]
     if not changed or old is None:
         newest = max((manager.time for manager in new.managers), default="")
         changed = [manager for manager in new.managers if manager.time == newest]
     return [_who(manager) for manager in changed]
+
+
+def _but_replicas(view: SwarmView) -> dict[str, Any]:
+    compute = {k: v for k, v in (view.spec.get("compute") or {}).items() if k != "replicas"}
+    return {**view.spec, "compute": compute}
 
 
 def _who(manager: Manager) -> dict[str, str]:

@@ -181,7 +181,7 @@ async def test_agents_come_with_the_load_and_leave_with_it_to_none_and_back_and_
 
     limited = await client.until(lambda: told("AtMax"), "the bound to be told", PATIENCE)
     assert "compute.max is 3" in limited["message"]
-    described = kubectl("describe", "swarm", "risk")
+    described = kubectl("describe", "swarm", "risk").out
     for text in ("Autoscaling", "AtMax", "ScaledOut", "Service Time", "Arrivals Per Second", "waited longer than 50ms"):
         assert text in described, described
     await asyncio.to_thread(load.stop)

@@ -132,6 +132,22 @@ async def test_it_says_who_changed_what_when_and_from_what_to_what() -> None:
     assert await swarm.findings(anchor) == []
 
 
+async def test_who_scales_again_by_the_subresource_is_named_although_its_entry_bears_no_time() -> None:
+    swarm = Swarm()
+    owners = (
+        Manager("kubectl", "Apply", "2026-01-01T00:00:01Z", "", "spec"),
+        Manager("agentswarm-autoscaler", "Update", "", "scale", "replicas"),
+    )
+    swarm.apply({"compute": {"replicas": 2}}, managers=owners[:1])
+    for count in (5, 3):
+        swarm.apply({"compute": {"replicas": count}}, managers=owners)
+    swarm.apply({"compute": {"replicas": 3}, "suspend": True}, managers=owners)
+    await swarm.written()
+    by = [[(who["manager"], who.get("subresource", "")) for who in item["by"]] for item in await swarm.trail()]
+    scaler, kubectl = [("agentswarm-autoscaler", "scale")], [("kubectl", "")]
+    assert by == [kubectl, scaler, scaler, kubectl]
+
+
 async def test_it_goes_on_after_a_restart_writes_nothing_twice_and_names_the_generations_that_it_missed() -> None:
     swarm = Swarm()
     swarm.apply({"compute": {"replicas": 1}})
