@@ -26,6 +26,7 @@ __all__ = [
     "ACCEPTED",
     "AGENTS_FAILING",
     "DEGRADED",
+    "NO_AGENTS",
     "NO_NODES",
     "PROGRESSING",
     "READY",
@@ -45,6 +46,7 @@ RUNNING: Final = "Running"
 WAITING: Final = "WaitingForAgents"
 SUSPENDED: Final = "Suspended"
 NO_NODES: Final = "NoNodes"
+NO_AGENTS: Final = "NoAgents"
 # Reasons of Progressing.
 ROLLING: Final = "RollingOut"
 SCALING: Final = "Scaling"
@@ -158,6 +160,8 @@ def _ready(snapshot: Snapshot, plan: Plan) -> _Condition:
             NO_NODES,
             "No node matches scheduling.nodeSelector, resource.nodeSelector and scheduling.tolerations.",
         )
+    if not plan.compute.desired and in_pod(snapshot.spec):
+        return READY, "False", NO_AGENTS, "Without a compute agent there is no hub: raise compute.replicas."
     lacking = _lacking(plan)
     if lacking:
         return READY, "False", WAITING, f"{lacking}."

@@ -29,6 +29,13 @@ def test_the_example_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert "compute-4" not in out
 
 
+def test_a_pod_with_a_board_of_its_own_is_shown_with_its_hub(capsys: pytest.CaptureFixture[str]) -> None:
+    plan(EXAMPLE.with_name("restricted.yaml"))
+    out = capsys.readouterr().out
+    assert "Create Pod/risk-compute-3-0 (cpu 1, memory 512Mi; its hub cpu 100m, memory 512Mi)" in out
+    assert "resource" not in out
+
+
 def test_the_objects_can_be_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
     plan(EXAMPLE, nodes=1, manifests=True)
     kinds = [document["kind"] for document in yaml.safe_load_all(capsys.readouterr().out)]

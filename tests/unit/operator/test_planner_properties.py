@@ -24,8 +24,10 @@ NODES = ["node-a", "node-b", "node-gone"]
 @st.composite
 def specs(draw: st.DrawFn) -> dict[str, object]:
     surge, unavailable = draw(st.sampled_from([("25%", "25%"), (0, 1), (1, 0), (2, 2), ("100%", 0), (0, "50%")]))
+    own = draw(st.integers(0, 3)) == 0  # boards of the pods' own: then there are no standby agents
     return {
-        "compute": {"replicas": draw(st.integers(0, 6)), "standby": draw(st.integers(0, 2))},
+        "compute": {"replicas": draw(st.integers(0, 6)), "standby": 0 if own else draw(st.integers(0, 2))},
+        "transport": {"sharedMemory": {"medium": "Memory" if own else "HostPath"}},
         "suspend": draw(st.booleans() if draw(st.integers(0, 5)) == 0 else st.just(False)),
         "rollout": {"maxSurge": surge, "maxUnavailable": unavailable},
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support.operatorkit import make_snapshot, make_spec, make_swarm
 from swarm_agents.config import Role
-from swarm_deploy.local.api.pod_security import violations
+from swarm_deploy.local.api.pod_security import asked, violations
 from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import CreatePod
 from swarm_operator.names import PodName
@@ -16,6 +18,7 @@ from swarm_operator.plan import plan
 from swarm_operator.pods import pod_manifest
 from swarm_operator.status import status_of
 
+ROOT = Path(__file__).parents[3]
 MEMORY: dict[str, Any] = {"transport": {"sharedMemory": {"medium": "Memory"}}}
 #: Everything that an owner may say of the pods.
 USED: dict[str, Any] = {
@@ -122,3 +125,12 @@ def test_an_annotation_can_not_take_the_confinement_off(group: str, key: str) ->
     (refusal,) = refusals(make_spec(**{group: {"podTemplate": {"annotations": {key: "unconfined"}}}}))
     assert (refusal.reason, refusal.field) == (INVALID, f"spec.{group}.podTemplate.annotations")
     assert key in refusal.message
+
+
+def test_the_example_of_a_restricted_namespace_is_one() -> None:
+    namespace, swarm = yaml.safe_load_all((ROOT / "deploy" / "examples" / "restricted.yaml").read_text())
+    assert asked(namespace["metadata"]["labels"], "enforce") == ("restricted", "latest")
+    assert swarm["metadata"]["namespace"] == namespace["metadata"]["name"]
+    assert refusals(make_spec(**swarm["spec"])) == ()
+    for pod in pods(swarm["spec"]):
+        assert violations(pod, "restricted") == []

@@ -201,6 +201,14 @@ def test_a_swarm_has_no_resource_agents_and_a_hub_in_every_pod() -> None:
     assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("True", "Running")
 
 
+def test_a_swarm_without_agents_is_not_ready_for_nobody_would_take_a_task() -> None:
+    snapshot = make_snapshot(memory(compute={"replicas": 0}))
+    found = status_of(snapshot, plan(snapshot, 0.0), (), 0.0)
+    ready = next(c for c in found["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "NoAgents")
+    assert "raise compute.replicas" in ready["message"]
+
+
 def test_services_lead_to_the_hubs_in_the_compute_pods() -> None:
     actions = plan(make_snapshot(MEMORY), 0.0).actions
     found = {a.name: a.manifest for a in actions if isinstance(a, Apply) and a.kind == "Service"}
