@@ -78,6 +78,8 @@ class _Watched:
     loads: dict[str, NodeLoad] = field(default_factory=dict)
     read_at: dict[str, float] = field(default_factory=dict)
     begun: float | None = None
+    #: Nodes that did not answer when they were asked last.
+    unread: int = 0
     due: float = 0.0
     #: What was written and not yet seen, and until when it is waited for.
     written: tuple[int, float] | None = None
@@ -111,6 +113,11 @@ class Autoscaler:
         """What was decided on a Swarm, for its status; None while nothing was, or nothing is to be."""
         watched = self._watched.get(uid)
         return watched.shown if watched else None
+
+    @property
+    def unread(self) -> int:
+        """Nodes of all swarms that did not tell their load when they were asked last."""
+        return sum(watched.unread for watched in self._watched.values())
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -187,7 +194,7 @@ class Autoscaler:
         if watched.policy and watched.policy.target != policy.target:
             watched.history = replace(watched.history, enough=(), since=None)
         watched.policy = policy
-        agents = agents_of(snapshot, losses(snapshot.spec, snapshot.nodes, snapshot.gone_nodes, self._now()).lost)
+        agents = _agents(snapshot, self._now())
         before = dict(watched.loads)
         missing = await self._read(snapshot, agents, watched)
         snapshot = self._cache.snapshot(key)  # as it is now: asking has taken its time
@@ -195,9 +202,8 @@ class Autoscaler:
             return
         if not self._seen(watched, snapshot.spec.compute.replicas):
             return
-        agents = agents_of(snapshot)
-        ready = sum(agent.available for agent in agents if agent.name.role is Role.COMPUTE)
         now = self._now()
+        ready = sum(agent.available for agent in _agents(snapshot, now) if agent.name.role is Role.COMPUTE)
         sample = sample_of(before, watched.loads, now, ready) if watched.loads else None
         replicas = snapshot.spec.compute.replicas
         history, decision = recommend(
@@ -234,19 +240,21 @@ class Autoscaler:
         """Asks a pod of each node. Returns what could not be read, for people."""
         token = self._cache.token(snapshot.key)
         pods = _one_a_node(agents)
-        for node in set(watched.loads) - set(pods):
-            del watched.loads[node], watched.read_at[node]
+        for node in set(watched.read_at) - set(pods):
+            watched.loads.pop(node, None)
+            del watched.read_at[node]
         answers = await asyncio.gather(*(self._ask(pod, token) for pod in pods.values()))
         now = self._clock()
         watched.begun = now if watched.begun is None else watched.begun
         silent = []
-        for node, answer in zip(pods, answers, strict=True):
+        for (node, pod), answer in zip(pods.items(), answers, strict=True):
             if isinstance(answer, NodeLoad):
                 watched.loads[node], watched.read_at[node] = answer, now
-            elif now - watched.read_at.get(node, watched.begun) > STALE:
+            elif now - watched.read_at.setdefault(node, now) > STALE:
                 watched.loads.pop(node, None)
-                silent.append(f"{node} does not tell its load ({answer})")
-        self._metrics.autoscale_unread.set(sum(1 for answer in answers if not isinstance(answer, NodeLoad)))
+                if pod.ready:  # where no agent is ready, none is missing
+                    silent.append(f"{node} does not tell its load ({answer})")
+        watched.unread = sum(not isinstance(answer, NodeLoad) for answer in answers)
         return "; ".join(sorted(silent)[:3])
 
     async def _ask(self, pod: PodView, token: str) -> NodeLoad | str:
@@ -294,6 +302,11 @@ class Autoscaler:
             return  # just begun: agents are starting
         watched.shown, watched.shown_at = decision, self._clock()
         self._cache.on_key(key)
+
+
+def _agents(snapshot: Snapshot, now: float) -> list[Agent]:
+    assert snapshot.spec is not None
+    return agents_of(snapshot, losses(snapshot.spec, snapshot.nodes, snapshot.gone_nodes, now).lost)
 
 
 def _one_a_node(agents: list[Agent]) -> dict[str, PodView]:

@@ -109,6 +109,7 @@ async def _run(options: argparse.Namespace) -> int:
     metrics.gauge("pods", "Pods in the cache.", lambda: sum(len(store) for store in cache.stores("Pod")))
     metrics.gauge("watch_age_seconds", "Since the quietest watch was heard of.", cache.age)
     metrics.gauge("audit_entries", "Audit entries that this replica has written.", lambda: auditor.entries)
+    metrics.gauge("autoscale_unread_nodes", "Nodes that did not tell their load last.", lambda: autoscaler.unread)
     metrics.gauge("leading", "1 while this replica writes.", lambda: float(leader is None or leader.leads()))
     metrics.gauge("events_dropped", "Kubernetes Events that were not written.", lambda: recorder.dropped)
     runner, port = await serve(options.http_bind, metrics, alive, ready)

@@ -43,9 +43,6 @@ class Metrics:
             ("result",),
             registry=r,
         )
-        self.autoscale_unread = Gauge(
-            "swarm_operator_autoscale_unread_nodes", "Nodes that did not tell their load when asked last.", registry=r
-        )
         self._autoscale = {
             name: Gauge(f"swarm_operator_autoscale_{name}", text, ("namespace", "swarm"), registry=r)
             for name, text in (

@@ -192,6 +192,15 @@ async def test_while_a_node_is_silent_nothing_leaves_and_the_condition_names_it(
     assert world.counts()[-1] == 1
 
 
+async def test_a_node_whose_agents_are_still_starting_keeps_nobody_from_leaving() -> None:
+    world = World(BOUNDS, nodes=("node-a", "node-b"))
+    world.loads["node-b"] = None
+    world.pods[1] = msgspec.structs.replace(world.pods[1], ready=False)
+    assert world.pods[1].ip == "res-node-b"
+    await world.go(22)
+    assert world.counts() == [1]
+
+
 async def test_an_answer_that_is_missed_now_and_then_does_not_begin_the_window_anew() -> None:
     world = World(BOUNDS)
     for _ in range(11):
