@@ -124,7 +124,7 @@ class Autoscaler:
         try:
             while True:
                 self.begin()
-                await asyncio.sleep(INTERVAL / 4)
+                await asyncio.sleep(INTERVAL / 2)
         finally:
             for task in [*self._tasks.values()]:
                 task.cancel()

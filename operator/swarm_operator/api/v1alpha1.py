@@ -413,7 +413,12 @@ class SwarmSpec(Model):
     resource: Resource = plain(Resource(), "The resource agents, one a matching node.")
     transport: Transport = plain(Transport(), "How tasks travel.")
     scheduling: Scheduling = plain(Scheduling(), "Where the pods may run.")
-    autoscaling: Autoscaling | None = plain(None, "Let the swarm's load decide on compute.replicas.")
+    autoscaling: Autoscaling | None = plain(
+        None,
+        "How the swarm's load decides on compute.replicas, which it does where compute.min and max are given. A count "
+        "that somebody else sets is put right at once if it is too low for the load or out of bounds; one that is "
+        "higher than needed stays for scaleInWindow.",
+    )
     failover: Failover = plain(Failover(), "When an agent is held for dead.")
     runtime: Runtime = plain(Runtime(), "Tunables of every agent.")
     state: State | None = plain(None, "Durable state of the agents; none when left out.")

@@ -178,6 +178,30 @@ def test_agents_that_are_on_their_way_are_not_asked_for_again_while_the_queue_gr
     assert max(swarm.counts[:40]) <= max(first, enough) + 2
 
 
+@given(
+    tasks=st.integers(10, 3000),
+    run=st.floats(0.002, 0.9),
+    start=st.floats(5.0, 25.0),
+    more=st.integers(0, 20),
+)
+@settings(max_examples=25, deadline=None)
+def test_what_is_asked_for_once_is_not_asked_for_again_before_it_is_there(tasks, run, start, more):
+    swarm = Swarm(Policy(1, 5000), constant(0), fixed(run), start=start)
+    for _ in range(3):
+        swarm.submit(1)  # so that it is known how long a task runs
+        swarm.step()
+    swarm.submit(tasks)
+    while swarm.counts[-1] == 1 and swarm.queue:
+        swarm.step()
+    first = swarm.counts[-1]
+    # what comes meanwhile counts by its rate, which a jump shows at once; what has gathered does not count again
+    most = max(first, agents_for((tasks + more) / 1.0 if more else tasks / 4, run, 0.05, 5000))
+    while first > 1 and swarm.ready == 1:
+        swarm.submit(more)
+        swarm.step()
+        assert swarm.counts[-1] <= most
+
+
 def test_agents_that_never_come_are_not_asked_for_again():
     swarm = Swarm(Policy(1, 500), constant(300), fixed(0.01), start=1e9, replicas=1).go(120)
     assert max(swarm.counts) <= agents_for(300, 0.01, 0.05) + 6
