@@ -215,15 +215,22 @@ def _pod_update(obj: Object, old: Object) -> list[Cause]:
 
     def fixed(spec: Object) -> Object:
         rest = {
-            k: v for k, v in spec.items() if k not in ("activeDeadlineSeconds", "tolerations", "ephemeralContainers")
+            k: v
+            for k, v in spec.items()
+            if k not in ("activeDeadlineSeconds", "tolerations", "ephemeralContainers", "schedulingGates")
         }
         for group in ("containers", "initContainers"):
             if group in rest:
                 rest[group] = [{k: v for k, v in c.items() if k != "image"} for c in rest[group]]
         return rest
 
+    kept_gates = {gate["name"] for gate in old_spec.get("schedulingGates") or ()}
+    for gate in new_spec.get("schedulingGates") or ():
+        if gate["name"] not in kept_gates:
+            text = f"only deletion is allowed, but found new scheduling gate '{gate['name']}'"
+            causes.append(forbidden_field("spec.schedulingGates", text))
     before, after = fixed(old_spec), fixed(new_spec)
-    # Gated pods may still be placed more narrowly; nothing here gates, so a changed placement is refused like the rest.
+    # Gated pods may still be placed more narrowly; nobody here does that, so a changed placement is refused.
     if before != after:
         changed = sorted(k for k in {**before, **after} if before.get(k) != after.get(k))
         causes.append(forbidden_field("spec", f"{_POD_MAY_CHANGE}\n  changed: {', '.join(changed)}"))

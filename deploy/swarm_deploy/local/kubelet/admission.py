@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from swarm_deploy.local.kubelet.images import Image
@@ -27,8 +27,13 @@ def _containers(pod: Object) -> Iterator[Object]:
     yield from pod["spec"]["containers"]
 
 
-def pod_refusal(pod: Object) -> str:
-    """The first thing that the pod as a whole can't have; empty when it can have everything."""
+def pod_refusal(pod: Object, devices: Container[str] = frozenset()) -> str:
+    """The first thing that the pod as a whole can't have; empty when it can have everything.
+
+    Args:
+        devices: resources that the node offers, which as in any cluster are numbers alone unless a device plugin
+            stands behind them; the pod gets nothing but its place.
+    """
     spec = pod["spec"]
     security = spec.get("securityContext") or {}
     checks = [
@@ -64,7 +69,7 @@ def pod_refusal(pod: Object) -> str:
         if container.get("volumeDevices"):
             return f"container {name}: volumeDevices: the embedded cluster provides no block devices"
         for resource in sorted((container.get("resources") or {}).get("limits") or {}):
-            if "/" in resource:
+            if "/" in resource and resource not in devices:
                 return f"container {name}: this machine offers no {resource} to pods of the embedded cluster"
         for mount in container.get("volumeMounts") or ():
             if mount.get("mountPropagation") not in (None, "None"):

@@ -77,6 +77,9 @@ class CpuManager:
         self._real = {c: machine[(index * cpus + c) % len(machine)] for c in range(cpus)}
         self._overlap = nodes * cpus > len(machine)
         self._held: dict[str, tuple[int, ...]] = {}
+        #: How many NUMA nodes the CPUs lie on, each with as many, if a container has to have all of its own on one
+        #: (the Topology Manager's policy `single-numa-node`); 0: that does not matter.
+        self.numa = 0
 
     @property
     def shared(self) -> tuple[int, ...]:
@@ -90,13 +93,30 @@ class CpuManager:
         """Container -> its simulated CPUs."""
         return self._held
 
-    def take(self, container: str, count: int) -> Assignment:
-        """CPUs for a container; `count` 0, or more than are left, makes it share."""
+    def _choice(self, count: int) -> tuple[int, ...]:
+        """So many free CPUs; none when there are not enough where they would have to be."""
         taken = {c for held in self._held.values() for c in held}
         free = [c for c in reversed(range(self._cpus)) if c not in taken]
-        if not count or len(free) < count:
+        if not self.numa:
+            return tuple(sorted(free[:count])) if len(free) >= count else ()
+        width = max(1, self._cpus // self.numa)
+        for node in reversed(range(self.numa)):
+            here = [c for c in free if c // width == node]
+            if len(here) >= count:
+                return tuple(sorted(here[:count]))
+        return ()
+
+    def refusal(self, count: int) -> tuple[str, str] | None:
+        """Reason and message, as the kubelet's, of the Topology Manager for a pod that it does not admit."""
+        if not self.numa or not count or self._choice(count):
+            return None
+        return "TopologyAffinityError", "Resources cannot be allocated with Topology locality"
+
+    def take(self, container: str, count: int) -> Assignment:
+        """CPUs for a container; `count` 0, or more than are left, makes it share."""
+        chosen = self._choice(count) if count else ()
+        if not chosen:
             return Assignment((), self.shared, "false")
-        chosen = tuple(sorted(free[:count]))
         self._held[container] = chosen
         real = tuple(sorted({self._real[c] for c in chosen}))
         if self._overlap or 0 in chosen:

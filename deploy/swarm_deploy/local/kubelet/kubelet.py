@@ -25,12 +25,14 @@ from swarm_deploy.local.kubelet.logs import LogOptions, exact, read_log, stamp
 from swarm_deploy.local.kubelet.pod import Pod
 from swarm_deploy.local.kubelet.services import NodeServices
 
-__all__ = ["POWER", "Kubelet"]
+__all__ = ["NUMA", "POWER", "Kubelet"]
 
 Object = dict[str, Any]
 
 #: Annotation of a Node: `off` switches the simulated machine off.
 POWER = "local.agentswarm.dev/power"
+#: Annotation of a Node: it has so many NUMA nodes, and its Topology Manager the policy `single-numa-node`.
+NUMA = "local.agentswarm.dev/numa-nodes"
 _LEASES = "kube-node-lease"
 _REPORT = 300.0
 
@@ -64,6 +66,7 @@ class Kubelet:
         self.services.paths.make()
         await self._register()
         held = await self.services.client.get("nodes", self.name)
+        self._read_node(held)
         if not _is_off(held):
             await self._switch_on()
 
@@ -100,10 +103,16 @@ class Kubelet:
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         if new is None or new["metadata"]["name"] != self.name or self._closing:
             return
+        self._read_node(new)
         if _is_off(new) and self._on:
             asyncio.get_running_loop().create_task(self._power_off(0))
         elif not _is_off(new) and not self._on and old is not None and _is_off(old):
             asyncio.get_running_loop().create_task(self._switch_on())
+
+    def _read_node(self, node: Object) -> None:
+        numa = (node["metadata"].get("annotations") or {}).get(NUMA, "")
+        self.services.cpus.numa = int(numa) if numa.isdecimal() else 0
+        self.services.devices = frozenset(_devices(node))
 
     async def _register(self) -> None:
         services = self.services
@@ -157,8 +166,8 @@ class Kubelet:
                 {"type": "InternalIP", "address": services.addresses.node},
                 {"type": "Hostname", "address": self.name},
             ],
-            "allocatable": dict(services.allocatable),
-            "capacity": dict(services.allocatable),
+            "allocatable": {**_devices(held), **services.allocatable},
+            "capacity": {**_devices(held), **services.allocatable},
             "conditions": conditions,
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
             "nodeInfo": {
@@ -326,6 +335,12 @@ _CONDITIONS = (
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+
+
+def _devices(node: Object) -> dict[str, str]:
+    """Extended resources in a node's status, which a kubelet leaves as they were written there."""
+    offered = (node.get("status") or {}).get("capacity") or {}
+    return {name: amount for name, amount in offered.items() if "/" in name}
 
 
 def _is_off(node: Object) -> bool:

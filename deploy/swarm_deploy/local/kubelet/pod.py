@@ -65,6 +65,7 @@ class Pod:
         self._kept = False  # the object stays although its processes end
         self._deadline: float | None = None  # the loop's time by which its containers must have ended
         self._failure: tuple[str, str] | None = None
+        self._refused = False  # its node would not have it: no container of it ever was
         self._assigned: dict[str, Assignment] = {}
         resumed = bool(pod.get("status", {}).get("startTime"))
         self._started = parse_time(pod["status"]["startTime"]) if resumed else node.clock()
@@ -239,8 +240,13 @@ class Pod:
 
     async def _prepare(self) -> bool:
         """An address and the volumes; False when the pod ends first."""
+        if not self._resumed and (refused := self._topology()):
+            self._failure, self._refused = refused, True
+            await self.say(refused[0], refused[1], warning=True)
+            self._fail()
+            return False
         said = ""
-        while refusal := pod_refusal(self.object):
+        while refusal := pod_refusal(self.object, self.node.devices):
             for container in self.containers:
                 container.state = replace(container.state, state=Waiting("CreateContainerConfigError", refusal))
             self.changed()
@@ -270,6 +276,16 @@ class Pod:
                 await self.say("FailedMount", str(error), warning=True)
             await self.pause(self.node.timing.retry)
         return False
+
+    def _topology(self) -> tuple[str, str] | None:
+        """Why the Topology Manager does not admit the pod; what its containers need is taken where it does."""
+        for container in self.containers:
+            count = _wanted_cpus(self.object, container.name)
+            if refused := self.node.cpus.refusal(count):
+                return refused
+            if count and self.node.cpus.numa:
+                self.assign(container.name)
+        return None
 
     def _address(self) -> str:
         ports = [
@@ -340,8 +356,8 @@ class Pod:
             return
         status = pod_status(
             latest,
-            [c.state for c in self.init],
-            [c.state for c in self.main],
+            [] if self._refused else [c.state for c in self.init],
+            [] if self._refused else [c.state for c in self.main],
             self.node.clock(),
             ip=self.ip,
             host_ip=self.node.addresses.node,

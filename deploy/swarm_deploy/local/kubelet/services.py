@@ -60,6 +60,8 @@ class NodeServices:
     #: The API server's URL, for pods that speak to it.
     server: str = ""
     clock: Callable[[], float] = time.time
+    #: Devices that the node offers, by their resource names: what somebody has written into its status.
+    devices: frozenset[str] = frozenset()
     #: Moves the sharing containers when the CPUs that they share have changed.
     repin: Callable[[], None] = lambda: None
 
