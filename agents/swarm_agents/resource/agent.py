@@ -88,8 +88,6 @@ class ResourceAgent(AsyncAgent):
                 hub.drain()
             elif context.may_claim and hub.draining:
                 hub.resume()
-            elif hub.draining:
-                hub.return_waiting()
             idle = not hub.in_hand and not hub.sessions.unanswered
             if not context.may_claim and idle:
                 context.report_idle()

@@ -43,6 +43,7 @@ from swarm_agents.resource import greeting
 from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier
 from swarm_agents.resource.desk import Answered, Claimed, Desk
 from swarm_agents.resource.grants import Grants
+from swarm_agents.resource.leaving import Leaving
 from swarm_agents.resource.mirroring import Mirroring
 from swarm_agents.resource.outbox import Outbox
 from swarm_agents.resource.peers import Peer
@@ -159,6 +160,7 @@ class Hub:
         self._outbox = Outbox(self._router, self.sessions)
         self._send, self._refuse = self._outbox.send, self._outbox.refuse
         self._grants = Grants(self.reactor, desk, self.sessions, self._outbox)
+        self._leaving = Leaving(self)
         self.carrier = Carrier(
             self.reactor,
             self._network,
@@ -230,30 +232,16 @@ class Hub:
             self.carrier.apply(settings)
 
     def drain(self) -> None:
-        """Takes nothing more: clients go elsewhere with what they wait for, other hubs get back what has not been begun
-        here, and nothing more is forwarded."""
+        """Takes nothing more, and has those outside go elsewhere with what has not been begun here (`leaving`)."""
         with self.reactor:
             self.draining = self.carrier.draining = True
-            for session in self.sessions:
-                if session.kind == "client":
-                    self._send(session, schema.Bye())
-                    self.sessions.close(session)
-        self.return_waiting()
-
-    def return_waiting(self) -> None:
-        """Gives other hubs back what they sent here and nobody has begun; a hub that drains does so until it leaves,
-        since an agent that leaves with it hands its task back to the board."""
-        with self.reactor:
-            for session in self.sessions:
-                if session.kind == "hub":
-                    for task in [task for task, entry in session.entries.items() if entry.answer is None]:
-                        if self._give_up(session, task, "this hub is leaving"):
-                            self.counts["given_back_leaving"] += 1
+            self._leaving.begin()
 
     def resume(self) -> None:
         """Takes tasks again."""
         with self.reactor:
             self.draining = self.carrier.draining = False
+            self._leaving.stay()
 
     @property
     def peers(self) -> dict[str, Peer[Claimed]]:
@@ -303,8 +291,7 @@ class Hub:
                 worst = max(owing, key=lambda s: s.owed)
                 self.counts["stalled"] += 1
                 self._log.warning("a session takes no answers: it is let go", session=worst.name, bytes=worst.owed)
-                self._send(worst, schema.Bye())
-                self.sessions.close(worst)
+                self.say_bye(worst)
 
     # -- the board
 
@@ -351,6 +338,9 @@ class Hub:
             handler(session, route, message, payload)
 
     def _on_submit(self, session: Session, route: bytes, submit: schema.Submit, payload: list[Any]) -> None:
+        if self.draining and session.kind == "client":
+            self._outbox.refuse_task(session, submit.task, SwarmFull("this hub is leaving"), RETRY_AFTER)
+            return
         if session.routes[-1] != route:
             self.sessions.prefer(session, route)
         if submit.begun and self._mirroring is not None:
@@ -391,10 +381,15 @@ class Hub:
 
     def _on_recall(self, session: Session, route: bytes, recall: schema.Recall, payload: list[Any]) -> None:
         for task in recall.tasks:
-            if self._give_up(session, task, "it was late, and had not been begun here"):
+            if self.give_up(session, task, "it was late, and had not been begun here"):
                 self.counts["given_back_late"] += 1
 
-    def _give_up(self, session: Session, task: TaskId, why: str) -> bool:
+    def say_bye(self, session: Session) -> None:
+        """Has a session's peer go elsewhere."""
+        self._send(session, schema.Bye())
+        self.sessions.close(session)
+
+    def give_up(self, session: Session, task: TaskId, why: str) -> bool:
         """Takes a task off the board that only this session waits for and nobody has begun; False: there is none."""
         entry = session.entries.get(task)
         if entry is None or len(entry.sessions) != 1 or not self.desk.withdraw(task):

@@ -210,7 +210,7 @@ async def test_a_busy_swarm_is_scaled_out_and_in_and_loses_nothing(
     operator = start("--no-leader-election")
     await private.begin(1, monkeypatch)
     loads = [await private.load(), await private.load()]
-    for agents in (4, 1, 2):
+    for agents in (3, 1, 2):
         await client.merge("Swarm", "risk", {"spec": {"compute": {"replicas": agents}}})
         await private.ready(agents)
         for load in loads:
@@ -229,5 +229,5 @@ async def test_a_busy_swarm_is_scaled_out_and_in_and_loses_nothing(
         assert (found["lost"], found["doubled"], found["errors"]) == (0, 0, []), found
         assert found["sent"] > 100
     said_by = " ".join(str(line.get("message")) for line in operator.lines())
-    assert said_by.count("; drained)") == 3, "each that left had said that it was empty"
+    assert said_by.count("; drained)") == 2, "each that left had said that it was empty"
     assert "still busy" not in said_by

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from support.wirekit import FakeDesk, HubThread, eventually, make_settings
+from support.wirekit import FakeDesk, HubThread, connection, eventually, make_settings
+from swarm_agents.client import Swarm
 from swarm_agents.config import Failover
 from swarm_agents.config import Hub as HubAddress
 from swarm_agents.wire import schema
@@ -71,10 +72,52 @@ def test_what_an_agent_that_leaves_as_well_hands_back_is_given_back_too(three) -
     second.call(second.hub.drain)
     assert second.hub.sessions.unanswered == 1
     second.call(lambda: b.waiting.append(begun))
-    second.call(second.hub.return_waiting)
     c.shown = IDLE
     eventually(lambda: (1, 1) in a.committed)
     assert c.begun == [(1, 1)]
+
+
+def test_a_clients_running_task_is_answered_before_it_goes_and_begun_nowhere_else(make_hub) -> None:
+    desk, other = FakeDesk(auto=False), FakeDesk()
+    leaving, staying = make_hub(desk), make_hub(other, node="node-b")
+    with Swarm.connect(connection(leaving, staying)) as swarm:
+        running, waiting = swarm.submit("core.echo", 1), swarm.submit("core.echo", 2)
+        eventually(lambda: len(desk.waiting) == 2)
+        begun = leaving.call(desk.waiting.popleft)  # it is in an agent's hand
+        leaving.call(leaving.hub.drain)
+        eventually(lambda: not desk.waiting)
+        late = swarm.submit("core.echo", 3)  # not taken here any more
+        leaving.call(lambda: (desk._compute(begun), desk._wake()))
+        assert [future.result(10) for future in (running, waiting, late)] == [1, 2, 3]
+        assert swarm.endpoint == staying.url
+    assert desk.begun == [running.task]
+    assert sorted(other.begun) == [waiting.task, late.task]
+    assert not leaving.hub.sessions.unanswered
+
+
+def test_what_takes_too_long_does_not_keep_a_client_from_going(make_hub) -> None:
+    desk, other = FakeDesk(auto=False), FakeDesk()
+    leaving, staying = make_hub(desk), make_hub(other, node="node-b")
+    with Swarm.connect(connection(leaving, staying)) as swarm:
+        future = swarm.submit("core.echo", 1)
+        eventually(lambda: desk.waiting)
+        leaving.call(desk.waiting.popleft)  # an agent has it, and never answers
+        leaving.call(leaving.hub.drain)
+        assert future.result(10) == 1
+        assert swarm.endpoint == staying.url
+    assert other.begun == [future.task]
+    eventually(lambda: not leaving.hub.sessions.unanswered)
+
+
+def test_a_client_without_tasks_goes_at_once_and_one_that_comes_is_sent_elsewhere(make_hub) -> None:
+    leaving, staying = make_hub(FakeDesk()), make_hub(FakeDesk(), node="node-b")
+    with Swarm.connect(connection(leaving, staying)) as swarm:
+        assert swarm.run("core.echo", 1, timeout=10) == 1
+        leaving.call(leaving.hub.drain)
+        eventually(lambda: swarm.endpoint == staying.url)
+        assert swarm.run("core.echo", 2, timeout=10) == 2
+    with Swarm.connect(connection(leaving, staying)) as swarm:
+        assert swarm.endpoint == staying.url
 
 
 def test_a_hub_that_need_not_leave_after_all_is_sent_tasks_again(three) -> None:
