@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from support.operatorkit import make_pod, make_swarm
+from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT
 from swarm_agents.runtime.events import TOLD, Events
 from swarm_deploy.commands.events import rows
 from swarm_operator.events import Recorder
@@ -56,6 +57,7 @@ class World:
 
     def restart(self) -> None:
         self.pod_events = Events(Silent(), now=lambda: self.now)
+        self.hub_events = Events(Silent(), now=lambda: self.now)
 
     def operator(self, pods: list[Any] | None = None) -> tuple[Gatherer, Recorder]:
         swarms = SimpleNamespace(get=lambda *key: self.swarm)
@@ -74,7 +76,7 @@ class World:
         self.asked.append(after)
         if self.down:
             raise ConnectionRefusedError
-        kept = self.pod_events
+        kept = self.pod_events if port == AGENT_PORT else self.hub_events
         return msgspec.json.encode({"run": kept.run, "last": kept.last, "events": kept.recent(after)})
 
     async def round(self, operator: tuple[Gatherer, Recorder]) -> list[str]:
@@ -83,6 +85,18 @@ class World:
         await operator[1].flush()
         self.now += 30.0
         return [event["reason"] for name, event in self.api.events.items() if name not in before]
+
+
+async def test_the_hub_in_a_pod_with_a_board_of_its_own_is_asked_as_well() -> None:
+    world = World()
+    world.pod = make_pod(ip="10.0.0.1", ports=(HUB_AGENT_PORT, AGENT_PORT))
+    one = world.operator()
+    world.pod_events.record("FailedOver", **FAILED_OVER)
+    world.hub_events.record("HubLost", peer="risk-compute-2-0", tasks=1)
+    assert sorted(await world.round(one)) == ["FailedOver", "HubLost"]
+    assert await world.round(one) == []
+    world.hub_events.record("HubBack", peer="risk-compute-2-0")
+    assert await world.round(one) == ["HubBack"]
 
 
 async def test_each_event_is_told_once_also_by_another_operator() -> None:
