@@ -410,7 +410,11 @@ class SwarmSpec(Model):
     )
     suspend: bool = live(False, "Run no agent; everything else is kept.")
     compute: Compute = plain(Compute(), "The compute agents, which do the numeric work.")
-    resource: Resource = plain(Resource(), "The resource agents, one a matching node.")
+    resource: Resource = plain(
+        Resource(),
+        "The resource agents, one a matching node; with shared memory of medium Memory, the hub in each compute "
+        "agent's pod.",
+    )
     transport: Transport = plain(Transport(), "How tasks travel.")
     scheduling: Scheduling = plain(Scheduling(), "Where the pods may run.")
     autoscaling: Autoscaling | None = plain(

@@ -8,6 +8,7 @@ import pytest
 
 from support.local_api import refused
 from swarm_deploy.local.api.client import LocalClient
+from swarm_deploy.local.api.core import Api
 from swarm_deploy.local.api.pod_security import asked, violations
 
 Object = dict[str, Any]
@@ -189,3 +190,10 @@ async def test_a_namespace_admits_only_pods_of_the_level_that_it_enforces(client
         'pods "q" is forbidden: violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)'
     )
     await client.create("pods", make_pod(pod={"hostNetwork": True}), namespace="default")
+
+
+async def test_a_namespace_that_only_warns_admits_and_says_what_it_would_refuse(api: Api, client: LocalClient) -> None:
+    await label(client, warn="baseline", enforce="privileged")
+    shares = make_pod(pod={"hostPID": True})
+    made = api.create(api.resource("pods"), "locked", shares, manager="test")
+    assert made.warnings == ('would violate PodSecurity "baseline:latest": host namespaces (hostPID=true)',)

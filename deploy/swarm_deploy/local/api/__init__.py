@@ -7,6 +7,7 @@ are replayed against it. Where it does less it refuses, and says so:
 
 - one user, who may do everything: roles and bindings are accepted with a warning, service accounts' tokens open every
   door;
+- Pod Security levels by the labels of namespaces, judged by their newest version (see `pod_security`);
 - no kinds that nothing here acts on (Deployments, Jobs, volumes, networks, quotas, webhooks): listed, and not
   created;
 - no exec, attach, port-forward or proxy: pods are processes of this machine, and their addresses are this machine's;
