@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode
-from urllib.request import getproxies
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -398,7 +398,9 @@ async def connect(kubeconfig: str | None = None, context: str | None = None) -> 
             "NoConfiguration",
             f"no way to the API server: {error}. Give --kubeconfig, set KUBECONFIG, or run in a pod",
         ) from error
-    configuration.retries = 0
+    configuration.retries = None
     # Without a proxy the environment has nothing to say; aiohttp would look for a ~/.netrc with every request.
-    configuration.client_session_kwargs = {"request_class": _FencedRequest, "trust_env": bool(getproxies())}
+    host = urlsplit(configuration.host).hostname or ""
+    proxied = bool(getproxies().keys() - {"no"}) and not proxy_bypass(host)
+    configuration.client_session_kwargs = {"request_class": _FencedRequest, "trust_env": proxied}
     return Api(ApiClient(configuration), namespace)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,19 +38,28 @@ def rolling_part(spec: SwarmSpec) -> dict[str, Any]:
 
 def _part(model: BaseModel) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for name, info in type(model).model_fields.items():
-        value, change = getattr(model, name), change_of(info)
-        key = info.alias or name
+    for name, key, change, default in _fields(type(model)):
+        value = getattr(model, name)
         if change is None and isinstance(value, BaseModel):
             inner = _part(value)
             # `gpus: {}` asks for a GPU by its defaults alone: an optional object counts by being there
-            if inner or (info.get_default(call_default_factory=True) is None and _rolls(type(value))):
+            if inner or (default is None and _rolls(type(value))):
                 out[key] = inner
-        elif change in (Change.ROLLING, Change.FIXED) and value != info.get_default(call_default_factory=True):
+        elif change in (Change.ROLLING, Change.FIXED) and value != default:
             out[key] = _plain(value)
     return out
 
 
+@cache
+def _fields(model: type[BaseModel]) -> tuple[tuple[str, str, Change | None, Any], ...]:
+    """Each field's name, its name in manifests, what a change of it does, and its default, which nobody changes."""
+    return tuple(
+        (name, info.alias or name, change_of(info), info.get_default(call_default_factory=True))
+        for name, info in model.model_fields.items()
+    )
+
+
+@cache
 def _rolls(model: type[BaseModel]) -> bool:
     return any(change_of(info) in (Change.ROLLING, Change.FIXED) for info in model.model_fields.values())
 

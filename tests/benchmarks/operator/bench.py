@@ -54,7 +54,7 @@ def rows() -> tuple[Row, ...]:
             swarms,
             None,
             10,
-            also=("created_s", "start_cpu_s", "memory_mib"),
+            also=("created_s", "operator_cpu_s", "server_cpu_s", "memory_mib"),
         ),
         bound(
             "reconcile_p99_s",

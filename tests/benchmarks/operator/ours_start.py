@@ -70,7 +70,7 @@ async def _swarms(count: int, agents: int, quiet: float) -> dict[str, float]:
         await asyncio.gather(*(create(number) for number in range(count)))
         created = time.monotonic() - began
         took = await ready - began
-        busy = cpu_seconds(pid)
+        busy, server = cpu_seconds(pid), cpu_seconds(here.server) if here.server else 0.0
         await here.quiet(operator)
         cpu, writes, asked, since = cpu_seconds(pid), operator.writes(), here.agents.requests, time.monotonic()
         await asyncio.sleep(quiet)
@@ -78,7 +78,8 @@ async def _swarms(count: int, agents: int, quiet: float) -> dict[str, float]:
         return {
             "ready_per_s": count / took,
             "created_s": created,
-            "start_cpu_s": busy,
+            "operator_cpu_s": busy,
+            "server_cpu_s": server,
             "cpu_share": share,
             "writes": operator.writes() - writes,
             "questions_per_s": (here.agents.requests - asked) / quiet,
