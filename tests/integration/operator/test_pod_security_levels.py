@@ -23,7 +23,12 @@ async def test_a_swarm_that_a_restricted_namespace_refuses_says_so_and_what_to_d
     with pytest.raises(ApiError, match=r'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'):
         await client.create(plain)
 
-    start("--no-leader-election")
+    operator = start("--no-leader-election")
+
+    async def synced() -> bool:
+        return operator.said("synced")
+
+    await client.until(synced, "the operator")
     await client.create(swarm("host"))
     await client.create(swarm("own", compute={"replicas": 2}, transport={"sharedMemory": {"medium": "Memory"}}))
 
