@@ -202,6 +202,8 @@ class Rest:
             self._hub.sessions.forget(self._session, task)
 
     async def _enter(self, request: Request) -> tuple[TaskId, _Task]:
+        if self._hub.draining:
+            raise ConnectionLost("this hub is leaving: ask another one, or this one again in a moment")
         body = await self._body(request)
         task, payload = await _off_loop(len(body), _read_task, body)
         size = payload_bytes(payload)
@@ -313,6 +315,8 @@ class Rest:
                 return Response(status_code=400)
             except SwarmFull as error:
                 return _failure(to_wire(error), {"Retry-After": "1"})
+            except ConnectionLost as error:  # a connection of its own leads to another hub, by way of the Service
+                return _failure(to_wire(error), {"Retry-After": "1", "Connection": "close"})
             except SwarmError as error:
                 return _failure(to_wire(error))
 

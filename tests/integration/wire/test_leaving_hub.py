@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
 import msgspec
 import pytest
 
-from support.wirekit import FakeDesk, HubThread, connection, eventually, make_settings
+from support.wirekit import KEYS, FakeDesk, HubThread, connection, eventually, make_settings
 from swarm_agents.client import Swarm
 from swarm_agents.config import Failover
 from swarm_agents.config import Hub as HubAddress
@@ -13,6 +18,22 @@ from swarm_agents.wire import schema
 
 IDLE = schema.Load(workers=4, idle=4, room=1000, run_mean=0.001)
 NOBODY = schema.Load(workers=0, room=1000)
+
+
+def ask(hub: HubThread, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
+    """Status, headers and body of a REST request."""
+    request = urllib.request.Request(
+        f"{hub.rest_url}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {KEYS.token}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, json.load(error)
 
 
 @pytest.fixture
@@ -118,6 +139,24 @@ def test_a_client_without_tasks_goes_at_once_and_one_that_comes_is_sent_elsewher
         assert swarm.run("core.echo", 2, timeout=10) == 2
     with Swarm.connect(connection(leaving, staying)) as swarm:
         assert swarm.endpoint == staying.url
+
+
+def test_rest_is_answered_for_what_it_has_and_sent_elsewhere_with_more(make_hub) -> None:
+    desk = FakeDesk(auto=False)
+    hub = make_hub(desk)
+    accepted = ask(hub, "POST", "/v1/tasks", {"kernel": "core.echo", "args": [7]})
+    assert accepted[0] == 202
+    eventually(lambda: desk.waiting)
+    hub.call(hub.hub.drain)
+    code, headers, body = ask(hub, "POST", "/v1/tasks", {"kernel": "core.echo", "args": [8]})
+    assert (code, headers["Connection"], headers["Retry-After"]) == (503, "close", "1")
+    assert "ask another one" in body["error"]["message"]
+    assert hub.hub.sessions.unanswered == 1, "what was accepted is waited for"
+    hub.call(desk.work)
+    code, _, body = ask(hub, "GET", f"{accepted[1]['Location']}?wait=10")
+    assert (code, body["state"]) == (200, "done")
+    hub.call(hub.hub.resume)
+    assert ask(hub, "POST", "/v1/tasks", {"kernel": "core.echo", "args": [9]})[0] == 202
 
 
 def test_a_hub_that_need_not_leave_after_all_is_sent_tasks_again(three) -> None:
