@@ -2,7 +2,7 @@
 
 Two programs keep the swarm busy without a pause, one by its node's board, one by the hubs; every task is numbered, and
 in the end each must have been answered with a value, once. Meanwhile `replicas` goes down by one, and as soon as that
-agent has been drained and is gone, by one again; when one agent is left all are brought back at once.
+agent has been drained and deleted, by one again; when one agent is left all are brought back at once.
 
     python tests/benchmarks/operator/scale_in.py        # 100 scale-ins
 """
@@ -136,17 +136,17 @@ async def _scale(client: Client, count: int, end: float) -> None:
 
 
 async def _settled(client: Client, count: int) -> bool:
-    """Whether so many agents take tasks, and none is on its way out."""
+    """Whether so many agents take tasks, and the others have been drained and deleted (their processes may yet end)."""
     found = await client.get("Swarm", NAME)
     pods = await client.list("Pod", f"agentswarm.dev/swarm={NAME},agentswarm.dev/role=compute")
+    stay = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     ready = [
         pod
-        for pod in pods
+        for pod in stay
         if any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
-        and "deletionTimestamp" not in pod["metadata"]
     ]
     hubs = (found.get("status") or {}).get("resource", {}).get("ready", 0)
-    return len(ready) == len(pods) == count and hubs == 2
+    return len(ready) == len(stay) == count and hubs == 2
 
 
 if __name__ == "__main__":
