@@ -270,7 +270,7 @@ def _explained(error: ApiError, action: EnsurePodGroup) -> str:
     api = action.manifest["apiVersion"]
     if error.status == 404:
         return f"the cluster has no PodGroup of {api}: install the gang scheduler, or choose another scheduling.gang"
-    if error.status == 403:
+    if error.status == 403 and "webhook" not in error.message:
         return (
             f"the operator may not write PodGroups of {api}: grant it get, create and patch on "
             f"podgroups.{api.split('/')[0]}"

@@ -227,7 +227,11 @@ class Topology(Model):
     key: LabelKey = rolling("kubernetes.io/hostname", "Node label that tells one domain from another.")
     max_skew: int = rolling(1, "Difference between domains that Spread allows.", ge=1, le=1000)
     required: bool = rolling(False, "Leave an agent pending rather than break the placement.")
-    numa: Literal["Any", "Preferred", "Required"] = rolling("Any", "Cores, memory and GPUs of one NUMA node.")
+    numa: Literal["Any", "Preferred", "Required"] = rolling(
+        "Any",
+        "Cores of one NUMA node, as the node's Topology Manager aligns them; whole compute.cpus are needed. Preferred: "
+        "the condition NumaAligned tells; Required: an agent whose cores are not is not ready.",
+    )
 
 
 class Scheduling(Model):
@@ -236,16 +240,25 @@ class Scheduling(Model):
     node_selector: LabelMap = rolling({}, "Labels that a node must have, for every agent.", max_length=16)
     tolerations: list[Toleration] = rolling([], "Taints that every agent tolerates.", max_length=32)
     priority_class_name: Name | None = rolling(None, "PriorityClass of the pods.")
-    scheduler_name: Name | None = rolling(None, "Scheduler of the compute agents; the cluster's own when left out.")
+    scheduler_name: Name | None = rolling(
+        None,
+        "Scheduler of the compute agents; the cluster's own when left out, and volcano with gang Volcano. For gang "
+        "Coscheduling it must be the one that has the plugin.",
+    )
     topology: Topology = plain(Topology(), "How the compute agents are laid over the nodes.")
     cpu_pinning: Literal["None", "Preferred", "Required"] = rolling(
         "Preferred",
-        "Whether agents pin themselves to their cores; Required: fail where the cores are not theirs alone.",
+        "Whether agents pin themselves to their cores. Required: an agent whose cores are not its alone is not ready "
+        "and takes no task; whole compute.cpus and a node with the static CPU Manager are needed.",
     )
     gang: Literal["None", "Operator", "Kueue", "Volcano", "Coscheduling"] = rolling(
-        "None", "Start all compute agents or none, and who sees to it."
+        "None",
+        "Start all compute agents or none, and who sees to it: the operator, or a gang scheduler that is installed. "
+        "What is added to or replaced in a swarm that runs comes singly.",
     )
-    queue_name: Name | None = rolling(None, "Queue of the gang scheduler.")
+    queue_name: Name | None = rolling(
+        None, "Queue of the gang scheduler: a LocalQueue of Kueue, which needs one, or a Queue of Volcano."
+    )
 
 
 class AutoscalingSchedule(Model):

@@ -12,6 +12,7 @@ from support.operatorkit import make_pod, make_swarm
 from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT
 from swarm_agents.runtime.events import TOLD, Events
 from swarm_deploy.commands.events import rows
+from swarm_operator.actions import AskAgent
 from swarm_operator.events import Recorder
 from swarm_operator.gather import _TOLD, INTERVAL, Gatherer, note_of
 from swarm_operator.kube import ApiError
@@ -110,6 +111,29 @@ async def test_each_event_is_told_once_also_by_another_operator() -> None:
     world.pod_events.record("AgentReplaced", member_epoch=4, seconds=0.03)
     assert await world.round(one) == ["AgentReplaced"]
     assert world.asked[-1] == 2, "only what is new is asked for"
+
+
+async def test_an_agent_whose_cores_have_changed_is_asked_how_it_is_and_its_swarm_is_looked_at() -> None:
+    world = World()
+    looked: list[str] = []
+    woken: list[Key] = []
+
+    async def look(action: AskAgent, token: str) -> None:
+        looked.append(f"{action.uid} {action.ip} {token}")
+
+    gatherer, recorder = world.operator()
+    gatherer._agents.look = look  # type: ignore[method-assign, assignment]
+    gatherer._cache.on_key = woken.append
+    world.pod_events.record("AgentJoined", index=1)
+    assert await world.round((gatherer, recorder)) == []
+    assert looked == []
+    world.pod_events.record("CoresChanged", cpus="2-3", reason="shared", pinned=True)
+    assert await world.round((gatherer, recorder)) == []
+    assert looked == [f"{world.pod.uid} 10.0.0.1 token"]
+    assert woken == [Key("default", "risk")]
+    world.pod_events.record("PlacementUnmet", level="error", reason="scheduling.cpuPinning is Required")
+    assert await world.round((gatherer, recorder)) == ["PlacementUnmet"]
+    assert len(looked) == 2
 
 
 async def test_a_supervisor_that_was_started_anew_is_read_from_its_beginning() -> None:

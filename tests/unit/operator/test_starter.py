@@ -210,6 +210,12 @@ async def test_a_pod_group_is_made_and_then_left_alone(server: Server, starter: 
             (403, {"message": "forbidden", "reason": "Forbidden"}),
             "podgroups.scheduling.volcano",
         ),
+        (
+            "Volcano",
+            "podgroups",
+            (403, {"message": 'admission webhook "x" denied the request: queue q is closed', "reason": "Forbidden"}),
+            "queue q is closed",
+        ),
         ("Volcano", "podgroups", (503, {"message": "a webhook is down", "reason": "x"}), "a webhook is down"),
     ],
 )
