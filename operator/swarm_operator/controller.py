@@ -90,6 +90,9 @@ class Controller:
         while True:
             if self._leader:
                 await self._leader.elected.wait()
+            # A round that writes nothing waits for nothing: with many keys that are due again by then, the answers that
+            # they wait for would never be read.
+            await asyncio.sleep(0)
             key, waited = await self.queue.get()
             try:
                 if self._stopping.is_set():

@@ -72,7 +72,7 @@ class Scene:
         self.operators.append(operator)
         return operator
 
-    async def started(self, operator: Operator, message: str = "synced", deadline: float = 30.0) -> None:
+    async def started(self, operator: Operator, message: str = "synced", deadline: float = 90.0) -> None:
         """Waits until an operator has logged a message."""
         end = time.monotonic() + deadline
         while not operator.said(message):

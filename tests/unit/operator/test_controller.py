@@ -177,3 +177,26 @@ async def test_a_stop_waits_for_what_is_in_hand_and_takes_no_more() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert not fakes.controller.queue.working
+
+
+async def test_keys_that_are_always_due_again_leave_room_for_what_they_wait_for() -> None:
+    fakes = Fakes({"compute": {"replicas": 1}})
+    controller, rounds, answered = fakes.controller, 0, asyncio.Event()
+
+    async def again(key: Key) -> str:
+        nonlocal rounds
+        rounds += 1
+        assert rounds < 1000 or answered.is_set(), "nobody else was let in"
+        controller.queue.add(key)
+        return "ok"
+
+    controller.reconcile = again  # type: ignore[method-assign]
+    for number in range(3):
+        controller.queue.add(Key("default", f"swarm-{number}"))
+    work = asyncio.create_task(controller.run())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(answered.set)
+    await answered.wait()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert rounds < 1000
