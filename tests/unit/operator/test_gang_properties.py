@@ -36,6 +36,8 @@ class GangWorld(World):
         self.chance = chance
         #: How often an action is lost.
         self.loss = 0.0
+        #: Node and CPUs that somebody else takes just when a gang was let start, the last first.
+        self.thefts: list[tuple[str, int]] = []
 
     def snapshot(self) -> Snapshot:
         return replace(super().snapshot(), gang=self.view)
@@ -61,6 +63,9 @@ class GangWorld(World):
                 for name, _ in action.pods if room >= action.demand.count else ():
                     if self.chance.random() >= self.loss:
                         self._ungate(name)
+                if room >= action.demand.count and self.thefts:
+                    node, amount = self.thefts.pop()
+                    self.taken[node] += min(amount, max(0, self.free(node)))
                 self.view = GangView(survey=Survey(action.label, self.now, room))
             case LiftGate():
                 self._ungate(action.name)
@@ -117,24 +122,21 @@ def test_none_has_a_node_without_room_for_all_and_all_have_one_with_it(
         assert sum(pod.ready for pod in world.compute()) == replicas
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     cpus=st.lists(st.integers(1, 4), min_size=2, max_size=3),
     replicas=st.integers(2, 6),
     chance=SEEDS,
-    thefts=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(NAMES[:2]), st.integers(1, 3)), max_size=3),
+    thefts=st.lists(st.tuples(st.sampled_from(NAMES[:2]), st.integers(1, 3)), min_size=1, max_size=3),
 )
 def test_whatever_is_taken_away_and_lost_a_part_of_a_gang_does_not_stay(
-    cpus: list[int], replicas: int, chance: random.Random, thefts: list[tuple[int, str, int]]
+    cpus: list[int], replicas: int, chance: random.Random, thefts: list[tuple[str, int]]
 ) -> None:
-    """Others take room at any moment, also between the look for it and the start; actions get lost."""
+    """Others take room between the look for it and the start; actions get lost."""
     world = GangWorld(cpus, replicas, chance)
-    world.loss = 0.2
+    world.loss, world.thefts = 0.2, thefts
     torn = 0.0
-    for step in range(140):
-        for when, node, amount in thefts:
-            if when == step:
-                world.taken[node] += min(amount, max(0, world.free(node)))
+    for step in range(240):
         if step == 40:
             world.loss = 0.0
         world.step()
