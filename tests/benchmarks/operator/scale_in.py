@@ -27,7 +27,7 @@ from support.clusters import CRD  # noqa: E402
 from support.load import Load  # noqa: E402
 from support.operatorlive import Client, Operator  # noqa: E402
 from swarm_agents.client import Connection  # noqa: E402
-from swarm_operator.kube import connect  # noqa: E402
+from swarm_operator.kube import ApiError, connect  # noqa: E402
 
 __all__ = ["measure"]
 
@@ -137,8 +137,13 @@ async def _scale(client: Client, count: int, end: float) -> None:
 
 async def _settled(client: Client, count: int) -> bool:
     """Whether so many agents take tasks, and the others have been drained and deleted (their processes may yet end)."""
-    found = await client.get("Swarm", NAME)
-    pods = await client.list("Pod", f"agentswarm.dev/swarm={NAME},agentswarm.dev/role=compute")
+    try:
+        found = await client.get("Swarm", NAME)
+        pods = await client.list("Pod", f"agentswarm.dev/swarm={NAME},agentswarm.dev/role=compute")
+    except ApiError as error:
+        if error.status:
+            raise
+        return False  # a machine that is busy answers late: that loses no task
     stay = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     ready = [
         pod
