@@ -165,6 +165,29 @@ async def test_a_line_that_is_no_json_does_not_end_the_reflector(kmock: Any, run
     await running.until(lambda: running.names == {"a"})
 
 
+async def test_a_watch_that_falls_silent_is_given_up_and_its_age_is_told(
+    kmock: Any, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm_operator.reflector.SILENCE", 0.2)
+    listing(kmock) << page("a", version="9")
+    watch(kmock)[:3] << (...,)  # open, and not a line
+    watch(kmock) << (event("ADDED", "b", "12"), ...)
+    await running.until(lambda: len(watches(kmock)) >= 3)
+    heard = running.reflector._heard
+    assert running.reflector.age() >= 0.4, "an open connection is no sign of life"
+    await running.until(lambda: running.names == {"a", "b"})
+    assert running.reflector._heard > heard
+    assert [request.params["resourceVersion"] for request in watches(kmock)] == ["9"] * 4, "resumed where it was"
+
+
+async def test_a_list_that_is_cut_off_or_of_another_shape_is_asked_for_again(kmock: Any, running: Running) -> None:
+    listing(kmock)[:1] << b'{"metadata": {"resourceVersion": "9"}, "items": [{"metadata"'
+    listing(kmock)[:1] << {"metadata": {"resourceVersion": "9"}, "items": [{"metadata": 3}]}
+    listing(kmock) << page("a", version="9")
+    watch(kmock) << (...,)
+    await running.until(lambda: running.names == {"a"})
+
+
 async def test_a_line_in_several_pieces_is_one_event(kmock: Any, running: Running) -> None:
     line = event("ADDED", "a", "12") + event("ADDED", "b", "13")
     listing(kmock) << page(version="9")
