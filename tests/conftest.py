@@ -36,7 +36,7 @@ def namespace(cluster: TestCluster) -> Iterator[str]:
     made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": cluster.label}}
     cluster.kubectl("create", "-f", "-", stdin=manifest(made))
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture

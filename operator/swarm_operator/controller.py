@@ -25,7 +25,7 @@ from swarm_operator.metrics import Metrics
 from swarm_operator.names import Key
 from swarm_operator.plan import plan
 from swarm_operator.snapshot import Snapshot
-from swarm_operator.status import status_of
+from swarm_operator.status import leaving_status, status_of
 from swarm_operator.views import decode
 from swarm_operator.workqueue import WorkQueue
 
@@ -133,6 +133,8 @@ class Controller:
         if snapshot is None or snapshot.swarm.deleting:
             self.queue.forgive(key)
             self._status_written.pop(key, None)
+            if snapshot is not None:
+                await self._write(key, snapshot, {**snapshot.swarm.status, **leaving_status(snapshot, self._now())})
             return "gone"
         planned = plan(snapshot, self._now())
         self._computed[key] = self._clock() - begun
@@ -179,6 +181,11 @@ class Controller:
             return
         if wait > 0:
             self.queue.add_after(key, wait)
+            return
+        await self._write(key, snapshot, wanted)
+
+    async def _write(self, key: Key, snapshot: Snapshot, wanted: dict[str, Any]) -> None:
+        if _same(wanted, snapshot.swarm.status):
             return
         if self._leader and not self._leader.leads():
             raise NotLeader

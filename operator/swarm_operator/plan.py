@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from swarm_agents.config import Role, Settings, settings_revision
-from swarm_operator import names, objects
+from swarm_operator import names, objects, troubles
 from swarm_operator.accept import refusals
 from swarm_operator.actions import (
     Action,
@@ -126,7 +126,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     pushes, wait, acknowledged = _pushes(agents, going, wanted_settings, now)
     asked, look_again = asks(spec, agents, going, now)
     actions += [*pushes, *asked]
-    requeue += [delay for delay in (wait, look_again) if delay is not None]
+    silent = troubles.look_again(snapshot.pods, now)
+    requeue += [delay for delay in (wait, look_again, silent) if delay is not None]
     wanted_nodes = sum(may_start(node) or _has_agent(by_role[Role.RESOURCE], name) for name, node in nodes.items())
     return Plan(
         actions=tuple(sorted(actions, key=lambda action: action.stage)),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from swarm_agents.config import Role
-from swarm_operator import names, pod_security
+from swarm_operator import names, pod_security, troubles
 from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
@@ -33,6 +33,7 @@ __all__ = [
     "RUNNING",
     "SUSPENDED",
     "WAITING",
+    "leaving_status",
     "status_of",
 ]
 
@@ -40,13 +41,18 @@ ACCEPTED: Final = "Accepted"
 READY: Final = "Ready"
 PROGRESSING: Final = "Progressing"
 DEGRADED: Final = "Degraded"
+#: Also the reason of Ready where it holds.
+SUSPENDED: Final = "Suspended"
 
 # Reasons of Ready; kubectl get shows them as the swarm's status.
 RUNNING: Final = "Running"
 WAITING: Final = "WaitingForAgents"
-SUSPENDED: Final = "Suspended"
 NO_NODES: Final = "NoNodes"
 NO_AGENTS: Final = "NoAgents"
+DELETING: Final = "Deleting"
+# Reasons of Suspended.
+STOPPING: Final = "Stopping"
+NOT_SUSPENDED: Final = "NotSuspended"
 # Reasons of Progressing.
 ROLLING: Final = "RollingOut"
 SCALING: Final = "Scaling"
@@ -85,7 +91,8 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _accepted(snapshot),
         _ready(snapshot, plan),
         _progressing(snapshot, plan, now),
-        _degraded(snapshot, plan, failures),
+        _degraded(snapshot, plan, failures, now),
+        _suspended(snapshot, plan),
         *autoscaling_condition(snapshot, _refused(snapshot)),
         _pod_security(snapshot),
         *placement_conditions(snapshot, plan, agents),
@@ -108,6 +115,22 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
         **autoscaling_block(snapshot),
     } | ({"audit": audit} if audit else {})
+
+
+def leaving_status(snapshot: Snapshot, now: float) -> dict[str, Any]:
+    """The status of a Swarm that is being deleted and is held by somebody's finalizer, or by its dependents."""
+    observed, swarm = snapshot.swarm.status, snapshot.swarm
+    before = [c for c in observed.get("conditions") or [] if c.get("type") not in (READY, PROGRESSING)]
+    kept = [(c["type"], c["status"], c["reason"], c.get("message", "")) for c in before]
+    text = (
+        f"The Swarm is being deleted, by itself or with its namespace {swarm.namespace}: nothing is made for it any "
+        "more. To have it again, make it anew once it is gone, in a namespace that stays."
+    )
+    conditions = [(READY, "False", DELETING, text), (PROGRESSING, "False", DELETING, text), *kept]
+    return {
+        "observedGeneration": swarm.generation,
+        "conditions": _with_times(conditions, observed.get("conditions") or [], swarm.generation, now),
+    }
 
 
 def _role(plan: RolePlan) -> dict[str, int]:
@@ -158,7 +181,8 @@ def _ready(snapshot: Snapshot, plan: Plan) -> _Condition:
             READY,
             "False",
             NO_NODES,
-            "No node matches scheduling.nodeSelector, resource.nodeSelector and scheduling.tolerations.",
+            "No node matches scheduling.nodeSelector, resource.nodeSelector and scheduling.tolerations: label a node "
+            "(kubectl label node), tolerate its taints, or change those fields.",
         )
     if not plan.compute.desired and in_pod(snapshot.spec):
         return READY, "False", NO_AGENTS, "Without a compute agent there is no hub: raise compute.replicas."
@@ -198,17 +222,41 @@ def _progressing(snapshot: Snapshot, plan: Plan, now: float) -> _Condition:
     return PROGRESSING, "False", COMPLETE, "Everything is as the spec says."
 
 
-def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str]) -> _Condition:
-    advice = pod_security.advice(snapshot.spec, failures, snapshot.swarm.namespace)
+def _suspended(snapshot: Snapshot, plan: Plan) -> _Condition:
+    if snapshot.spec is None or not snapshot.spec.suspend:
+        if _refused(snapshot):
+            return SUSPENDED, "Unknown", INVALID, "The spec is not accepted; see the condition Accepted."
+        return SUSPENDED, "False", NOT_SUSPENDED, "spec.suspend is false."
+    left = sum(agent.alive or agent.pod.deleting for agent in agents_of(snapshot))
+    if left:
+        return SUSPENDED, "False", STOPPING, f"spec.suspend is true; {left} agents are still leaving."
+    return SUSPENDED, "True", SUSPENDED, "spec.suspend is true: no agent runs. Set it to false to go on."
+
+
+def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: float) -> _Condition:
+    namespace = snapshot.swarm.namespace
+    advice = pod_security.advice(snapshot.spec, failures, namespace)
+    if advice:
+        return DEGRADED, "True", pod_security.REFUSED, f"{advice}{_some(failures)}"
     if failures:
-        return DEGRADED, "True", pod_security.REFUSED if advice else API_REFUSED, f"{advice}{_some(failures)}"
+        known = troubles.of_refusals(snapshot.spec, failures, namespace)
+        reason, advice = (known.reason, known.advice) if known else (API_REFUSED, "")
+        return DEGRADED, "True", reason, _cut(f"{advice}{_some(failures)}")
+    alive = [agent.pod for agent in agents_of(snapshot) if agent.alive]
+    known_of = (
+        {pod.name: trouble for pod, trouble in troubles.of_pods(snapshot.spec, alive, namespace, now)}
+        if snapshot.spec
+        else {}
+    )
     stuck = [
-        f"{agent.pod.name}: {agent.pod.reason}" + (f" ({agent.pod.message})" if agent.pod.message else "")
-        for agent in agents_of(snapshot)
-        if agent.alive and agent.pod.reason in _STUCK
+        f"{pod.name}: {pod.reason or 'Pending'}" + (f" ({pod.message})" if pod.message else "")
+        for pod in alive
+        if pod.reason in _STUCK or pod.name in known_of
     ]
     if stuck:
-        return DEGRADED, "True", AGENTS_FAILING, _some(stuck)
+        first = known_of[min(known_of)] if known_of else None
+        reason, advice = (first.reason, first.advice) if first else (AGENTS_FAILING, "")
+        return DEGRADED, "True", reason, _cut(f"{advice}{_some(stuck)}")
     mute = [
         f"{agent.pod.name}: {agent.report.error}"
         for agent in agents_of(snapshot)
@@ -231,7 +279,10 @@ def _pod_security(snapshot: Snapshot) -> _Condition:
 
 def _some(texts: Iterable[str]) -> str:
     found = sorted(texts)
-    text = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+    return _cut("; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else ""))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _MESSAGE_MAX else text[: _MESSAGE_MAX - 1] + "…"
 
 

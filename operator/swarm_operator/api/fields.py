@@ -34,6 +34,7 @@ __all__ = [
     "CHANGE",
     "NAME_PATTERN",
     "RULES",
+    "SET",
     "Change",
     "Cpus",
     "Duration",
@@ -59,10 +60,18 @@ __all__ = [
 CHANGE: Final = "x-change"
 RULES: Final = "x-kubernetes-validations"
 BOUNDS: Final = "x-bounds"
+#: How the API server merges a list, and by what it knows an entry again.
+LIST_TYPE: Final = "x-kubernetes-list-type"
+LIST_KEYS: Final = "x-kubernetes-list-map-keys"
+#: A list without order in which nothing stands twice.
+SET: Final[dict[str, Any]] = {LIST_TYPE: "set"}
 
 NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-_SIZE_PATTERN: Final = r"^[1-9][0-9]*(k|M|G|T|Ki|Mi|Gi|Ti)?$"
-_CPU_PATTERN: Final = r"^([1-9][0-9]*m?|[0-9]+\.[0-9]{1,3})$"
+_SIZE_PATTERN: Final = r"^[1-9][0-9]{0,14}(k|M|G|T|Ki|Mi|Gi|Ti)?$"
+_CPU_PATTERN: Final = r"^([1-9][0-9]{0,6}m|[1-9][0-9]{0,3}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$"
+#: The largest plain numbers of a size (bytes) and of CPUs, as many digits as the patterns allow.
+_MOST_BYTES: Final = 10**15 - 1
+_MOST_CPUS: Final = 9999
 _DURATION_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(us|ms|s|m|h)$"
 _SUFFIX: Final = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _SIZES: Final = {**_SUFFIX, "Ti": 1 << 40, "": 1}
@@ -98,6 +107,22 @@ class Model(BaseModel):
                 if value is not None and not low <= seconds(value) <= high:
                     raise ValueError(f"{info.alias or name}: must be a duration from {bounds[0]} to {bounds[1]}")
         return self
+
+    @model_validator(mode="after")
+    def _entries_are_distinct(self) -> Model:
+        for name, info in type(self).model_fields.items():
+            extra = info.json_schema_extra
+            kind = extra.get(LIST_TYPE) if isinstance(extra, dict) else None
+            if kind in ("set", "map"):
+                keys = [key if kind == "set" else _map_key(key, extra) for key in getattr(self, name)]
+                twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+                if twice:
+                    raise ValueError(f"{info.alias or name}: {', '.join(twice)} stands there twice; leave one out")
+        return self
+
+
+def _map_key(entry: Any, extra: Any) -> str:
+    return "/".join(str(entry.model_dump(by_alias=True)[key]) for key in extra[LIST_KEYS])
 
 
 def _field(change: Change, default: Any, text: str, extra: Mapping[str, Any] | None, options: dict[str, Any]) -> Any:
@@ -186,8 +211,22 @@ def milli_cpus(text: str | int) -> int:
     return milli
 
 
+def _as_the_schema(value: object, pattern: str, most: int, advice: str) -> str:
+    """What the schema of an int-or-string takes: a whole number from 1 to `most`, or a text of the pattern.
+
+    A number with a point is neither: YAML reads 0.5 without quotes as one.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+        return str(value)
+    if isinstance(value, str) and re.fullmatch(pattern.removesuffix("$"), value):
+        return value
+    raise ValueError(f"{value!r} {advice}")
+
+
 def _canonical_size(value: str | int) -> str:
     """The shortest exact binary form, so that `1024Mi` and `1Gi` are one revision."""
+    advice = "is no size: a whole number from 1 with k, M, G, T, Ki, Mi, Gi, Ti or nothing, such as 512Mi"
+    value = _as_the_schema(value, _SIZE_PATTERN, _MOST_BYTES, advice)
     count = size_bytes(value)
     for suffix in ("Ti", "Gi", "Mi", "Ki"):
         if count and count % _SIZES[suffix] == 0:
@@ -196,7 +235,8 @@ def _canonical_size(value: str | int) -> str:
 
 
 def _canonical_cpus(value: str | int) -> str:
-    milli = milli_cpus(value)
+    advice = 'is no number of CPUs: write 2, 500m or 0.5 (in quotes: "0.5"), at least 1m'
+    milli = milli_cpus(_as_the_schema(value, _CPU_PATTERN, _MOST_CPUS, advice))
     return f"{milli}m" if milli % 1000 else str(milli // 1000)
 
 
@@ -205,12 +245,14 @@ def _checked_duration(value: str) -> str:
     return value
 
 
-def _int_or_string(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "maxLength": 20})
+def _int_or_string(pattern: str, most: int) -> WithJsonSchema:
+    return WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "pattern": pattern, "maxLength": 20, "minimum": 1, "maximum": most}
+    )
 
 
-Size = Annotated[str, BeforeValidator(_canonical_size), _int_or_string(_SIZE_PATTERN)]
-Cpus = Annotated[str, BeforeValidator(_canonical_cpus), _int_or_string(_CPU_PATTERN)]
+Size = Annotated[str, BeforeValidator(_canonical_size), _int_or_string(_SIZE_PATTERN, _MOST_BYTES)]
+Cpus = Annotated[str, BeforeValidator(_canonical_cpus), _int_or_string(_CPU_PATTERN, _MOST_CPUS)]
 Duration = Annotated[
     str, StringConstraints(pattern=_DURATION_PATTERN, max_length=16), AfterValidator(_checked_duration)
 ]

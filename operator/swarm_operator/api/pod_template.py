@@ -152,7 +152,12 @@ class PodTemplate(Model):
         max_length=16,
         schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
-    volume_mounts: list[VolumeMount] = rolling([], "Where the agent's container mounts them.", max_length=32)
+    volume_mounts: list[VolumeMount] = rolling(
+        [],
+        "Where the agent's container mounts them.",
+        max_length=32,
+        schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["mountPath"]},
+    )
 
     @model_validator(mode="after")
     def _mounts_have_volumes(self) -> PodTemplate:

@@ -68,13 +68,13 @@ def _convert(node: dict[str, Any], defs: dict[str, Any], rules: dict[str, list[d
     if isinstance(extra, dict):
         out["additionalProperties"] = _convert(extra, defs, rules)
     elif node.get("type") == "object" and "properties" not in node:
-        # pydantic writes the bounds of a map's keys as propertyNames, which a structural schema can't hold
-        names = node.get("propertyNames", {})
         patterns = node.get("patternProperties")
         value = next(iter(patterns.values())) if patterns else {"type": "string"}
         out["additionalProperties"] = _convert(value, defs, rules)
-        del names
-    out.pop("propertyNames", None)
+    # pydantic writes the bounds of a map's keys as propertyNames, which a structural schema can't hold, but a rule can:
+    # their length, that is, not a pattern, as the API server holds keys for unbounded when it estimates what matching
+    # them costs
+    own_rules += _key_rules(out.pop("propertyNames", {}))
     out.pop("patternProperties", None)
     if own_rules:
         out[RULES] = own_rules
@@ -84,6 +84,14 @@ def _convert(node: dict[str, Any], defs: dict[str, Any], rules: dict[str, list[d
         out["format"] = "int64" if out.get("maximum", 0) > 2**31 - 1 else "int32"
     ordered = {key: out[key] for key in _KEPT_ORDER if key in out}
     return ordered | {key: out[key] for key in sorted(out) if key not in ordered}
+
+
+def _key_rules(names: dict[str, Any]) -> list[dict[str, Any]]:
+    low, high = names.get("minLength", 0), names.get("maxLength")
+    if high is None:
+        return []
+    rule = f"self.all(k, size(k) >= {low} && size(k) <= {high})"
+    return [{"rule": rule, "message": f"write keys of {low} to {high} characters"}]
 
 
 def _defaults(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,14 @@ an owner of a Swarm could leave the namespace's policy); instead the few overrid
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from swarm_operator.api.fields import (
     RULES,
+    SET,
     Change,
     Cpus,
     Duration,
@@ -76,7 +78,7 @@ _IntOrPercent = Annotated[
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
-            "pattern": r"^(100|[0-9]{1,2})%$",
+            "pattern": r"^(100|[1-9]?[0-9])%$",
             "maxLength": 4,
             "minimum": 0,
             "maximum": 5000,
@@ -116,7 +118,7 @@ class Compute(Model):
     )
     gpus: Gpus | None = plain(None, "GPUs of each agent; none when left out.")
     kernels: list[_Pattern] = live(
-        [], "Kernels that may be called, such as risk.*; all that are registered when empty.", max_length=64
+        [], "Kernels that may be called, such as risk.*; all that are registered when empty.", max_length=64, schema=SET
     )
     env: list[EnvVar] = rolling(
         [],
@@ -139,7 +141,7 @@ class Sensors(Model):
     """Which of a node's sensors are read."""
 
     disabled: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.]*$", max_length=64)]] = live(
-        [], "Sensors that are switched off; none when empty.", max_length=32
+        [], "Sensors that are switched off; none when empty.", max_length=32, schema=SET
     )
 
 
@@ -343,7 +345,7 @@ class Runtime(Model):
     log_level: Literal["debug", "info", "warning", "error"] = live("info", "The agents' log level.")
     threads: int = rolling(0, "Threads of a parallel kernel; 0: the agent's whole CPUs.", ge=0, le=1024)
     kernel_modules: list[_Module] = rolling(
-        [], "Python modules in the image that register further kernels.", max_length=32
+        [], "Python modules in the image that register further kernels.", max_length=32, schema=SET
     )
 
 
@@ -395,7 +397,7 @@ class Rollout(Model):
     @classmethod
     def _count_or_percent(cls, value: int | str, info: ValidationInfo) -> int | str:
         if isinstance(value, str):
-            if not value.endswith("%") or not value[:-1].isdecimal() or int(value[:-1]) > 100:
+            if not re.fullmatch(r"(100|[1-9]?[0-9])%", value):
                 raise ValueError(f"{info.field_name}: a count or a percentage from 0% to 100%")
         elif not 0 <= value <= 5000:
             raise ValueError(f"{info.field_name}: from 0 to 5000")

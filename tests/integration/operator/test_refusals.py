@@ -26,8 +26,11 @@ def rules(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
 RULES = dict.fromkeys(rules(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]))
 
 ONE_VOLUME = {"name": "a", "configMap": {"name": "c"}}
+LONG_KEY = {"k" * 318: "v"}
 BAD_TEMPLATES: dict[str, dict[str, Any]] = {
     "": {"volumeMounts": [{"name": "missing", "mountPath": "/data"}]},
+    ".labels": {"labels": LONG_KEY},
+    ".annotations": {"annotations": LONG_KEY},
     ".volumes[]": {"volumes": [{**ONE_VOLUME, "secret": {"name": "s"}}]},
     ".volumes[].name": {"volumes": [{**ONE_VOLUME, "name": "swarm-keys"}]},
     ".volumeMounts[].mountPath": {"volumes": [ONE_VOLUME], "volumeMounts": [{"name": "a", "mountPath": "/tmp/x"}]},
@@ -39,6 +42,8 @@ BAD: dict[str, dict[str, Any]] = {
         "compute": {"env": [{"name": "A", "value": "x", "secretKeyRef": {"name": "s", "key": "k"}}]}
     },
     "spec.compute.env[].name": {"compute": {"env": [{"name": "POD_IP", "value": "x"}]}},
+    "spec.resource.nodeSelector": {"resource": {"nodeSelector": LONG_KEY}},
+    "spec.scheduling.nodeSelector": {"scheduling": {"nodeSelector": LONG_KEY}},
     "spec.resource.interval": {"resource": {"interval": "1ms"}},
     "spec.transport.zeromq": {"transport": {"zeromq": {"port": 7480}}},
     "spec": {"autoscaling": {}},

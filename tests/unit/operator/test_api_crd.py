@@ -160,7 +160,11 @@ def test_defaults_in_the_schema_are_those_of_the_models() -> None:
         ({"compute": {"min": 3, "max": 2}}, "spec.compute", "min may not exceed max"),
         ({"compute": {"cpus": "lots"}}, "spec.compute.cpus", "write 2, 500m or 0.5"),
         ({"compute": {"memory": "1.5Gi"}}, "spec.compute.memory", "such as 512Mi"),
-        ({"compute": {"env": [{"name": "SWARM_UID", "value": "x"}]}}, "spec.compute.env.0.name", "set by the operator"),
+        (
+            {"compute": {"env": [{"name": "SWARM_UID", "value": "x"}]}},
+            "spec.compute.env[0].name",
+            "set by the operator",
+        ),
         (
             {"compute": {"podTemplate": {"volumeMounts": [{"name": "a", "mountPath": "/a"}]}}},
             "spec.compute",

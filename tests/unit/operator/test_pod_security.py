@@ -108,7 +108,7 @@ def test_a_namespace_that_refuses_the_pods_is_named_with_what_to_do() -> None:
     assert REFUSAL in condition["message"], "what the API server said is there as well"
     other = conditions(MEMORY, (REFUSAL.replace("hostPath", "nfs"),))["Degraded"]
     assert (other["reason"], "hostPath" in other["message"]) == ("PodSecurityRefused", False)
-    usual = conditions({}, ("Create Pod/x: 403 Forbidden: exceeded quota",))["Degraded"]
+    usual = conditions({}, ("Create Pod/x: 403 Forbidden: no such thing",))["Degraded"]
     assert usual["reason"] == "RequestRefused"
 
 

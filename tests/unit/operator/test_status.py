@@ -46,6 +46,7 @@ def test_a_settled_swarm_is_ready_and_says_nothing_is_wrong() -> None:
         ("Ready", "True"),
         ("Progressing", "False"),
         ("Degraded", "False"),
+        ("Suspended", "False"),
         ("PodSecurity", "False"),
         ("Placed", "True"),
         ("Pinned", "Unknown"),
@@ -67,8 +68,21 @@ def test_a_new_swarm_says_what_it_waits_for() -> None:
     assert condition(found, "Progressing")["reason"] == "Scaling"
 
 
-def test_a_suspended_swarm_says_so() -> None:
-    assert condition(status(make_snapshot({"suspend": True})), "Ready")["reason"] == "Suspended"
+def test_a_suspended_swarm_says_so_in_a_condition_of_its_own_once_its_agents_are_gone() -> None:
+    found = status(make_snapshot({"suspend": True}))
+    assert condition(found, "Ready")["reason"] == "Suspended"
+    assert condition(found, "Suspended")["status"] == "True"
+    leaving = condition(status(make_snapshot({"suspend": True}, [make_pod()])), "Suspended")
+    assert (leaving["status"], leaving["reason"]) == ("False", "Stopping")
+    assert "1 agents are still leaving" in leaving["message"]
+    assert condition(status(make_snapshot({})), "Suspended")["reason"] == "NotSuspended"
+    refused = condition(status(make_snapshot({"compute": {"replicas": "x"}})), "Suspended")
+    assert refused["status"] == "Unknown"
+
+
+def test_every_condition_speaks_of_the_generation_that_was_examined() -> None:
+    found = status(make_snapshot(swarm=make_swarm({}, generation=7, status={"observedGeneration": 9})))
+    assert {c["observedGeneration"] for c in found["conditions"]} == {7} == {found["observedGeneration"]}
 
 
 def test_a_swarm_without_a_node_says_which_fields_to_look_at() -> None:
@@ -77,18 +91,25 @@ def test_a_swarm_without_a_node_says_which_fields_to_look_at() -> None:
     assert "scheduling.nodeSelector" in ready["message"]
 
 
-@pytest.mark.parametrize("reason", ["ImagePullBackOff", "CrashLoopBackOff", "Unschedulable"])
-def test_a_pod_that_is_stuck_degrades_the_swarm_with_its_name_and_reason(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("ImagePullBackOff", "ImageMissing"),
+        ("CrashLoopBackOff", "AgentsFailing"),
+        ("Unschedulable", "Unschedulable"),
+    ],
+)
+def test_a_pod_that_is_stuck_degrades_the_swarm_with_its_name_and_reason(reason: str, kind: str) -> None:
     pod = make_pod(phase="Pending", ready=False, reason=reason, message="no such image")
     degraded = condition(status(make_snapshot({}, [pod])), "Degraded")
-    assert (degraded["status"], degraded["reason"]) == ("True", "AgentsFailing")
+    assert (degraded["status"], degraded["reason"]) == ("True", kind)
     assert f"risk-compute-0-0: {reason} (no such image)" in degraded["message"]
 
 
 def test_what_the_api_server_refused_is_in_the_status() -> None:
-    degraded = condition(status(make_snapshot({}), ("Create Pod/x: exceeded quota (403 Forbidden)",)), "Degraded")
+    degraded = condition(status(make_snapshot({}), ("Create Pod/x: no such thing (403 Forbidden)",)), "Degraded")
     assert degraded["reason"] == "RequestRefused"
-    assert "exceeded quota" in degraded["message"]
+    assert "no such thing" in degraded["message"]
 
 
 def test_a_long_list_of_troubles_stays_within_bounds() -> None:

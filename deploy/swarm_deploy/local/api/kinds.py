@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from swarm_deploy.local.api import pod_security
+from swarm_deploy.local.api import pod_security, quota
 from swarm_deploy.local.api.crd import definition_causes
 from swarm_deploy.local.api.errors import Cause, forbidden
 from swarm_deploy.local.api.meta import generate_name
@@ -107,7 +107,9 @@ def _admit_pod(api: Api, obj: Object) -> list[str]:
         raise forbidden("pods", "", meta.get("name", ""), text)
     spec["priority"] = priority
     spec.setdefault("preemptionPolicy", policy)
-    return _pod_security(api, obj)
+    warnings = _pod_security(api, obj)
+    quota.admit(api, obj)  # last, as in a real server: what is refused otherwise takes nothing
+    return warnings
 
 
 def _pod_security(api: Api, obj: Object) -> list[str]:

@@ -103,7 +103,8 @@ _VOLUMES = "the embedded cluster provides no storage; use emptyDir or hostPath v
 _ADMISSION = (
     "the embedded cluster calls no admission webhooks or policies; CEL rules in a CustomResourceDefinition work"
 )
-_QUOTA = "the embedded cluster enforces no quotas or limits"
+_QUOTA = "the embedded cluster enforces no limits"
+_PODS_ONLY = "the embedded cluster enforces pods, requests and limits of this quota, without scopes, and nothing else"
 _NOT_HERE = "the embedded cluster does not provide it; use a real cluster"
 _RBAC = "the embedded cluster has one user, who may do everything: this object has no effect"
 
@@ -123,7 +124,7 @@ v1 persistentvolumes PersistentVolume C pv - status !volumes
 v1 pods Pod N po all attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,resize,status
 v1 podtemplates PodTemplate N
 v1 replicationcontrollers ReplicationController N rc all scale,status !controller
-v1 resourcequotas ResourceQuota N quota - status !quota
+v1 resourcequotas ResourceQuota N quota - status ?quota
 v1 secrets Secret N
 v1 serviceaccounts ServiceAccount N sa - token
 v1 services Service N svc all proxy,status
@@ -213,10 +214,13 @@ _VERBS = {"namespaces": tuple(v for v in _ALL if v != "deletecollection")}
 _STORAGE = {"events.events.k8s.io": "events"}
 
 
+_CAVEATS = {"rbac": _RBAC, "quota": _PODS_ONLY}
+
+
 def _parse(line: str) -> Resource:
     words = line.split()
     refusal = next((_REFUSALS[w[1:]] for w in words if w.startswith("!")), "")
-    caveat = _RBAC if "?rbac" in words else ""
+    caveat = next((_CAVEATS[w[1:]] for w in words if w.startswith("?")), "")
     words = [w for w in words if w[0] not in "!?"]
     words += ["-"] * (8 - len(words))
     where, plural, kind, scope, short, categories, subresources, verbs = words[:8]
