@@ -47,6 +47,7 @@ async def run(state: Path, nodes: list[str], addresses: list[str]) -> None:
         written.chmod(0o600)
         written.rename(state / "kubeconfig")
         gc.freeze()
+        gc.set_threshold(50_000, 20, 20)  # thousands of objects that stay need not be walked through again and again
         await asyncio.wait([asyncio.ensure_future(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
