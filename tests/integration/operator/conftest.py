@@ -9,6 +9,7 @@ import pytest
 
 from support.clusters import TestCluster
 from support.operatorlive import Client, Operator
+from support.rights import operator_kubeconfig, remove_rights
 from swarm_operator.kube import connect
 
 
@@ -21,11 +22,20 @@ async def client(cluster: TestCluster, namespace: str) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def start(cluster: TestCluster, namespace: str, tmp_path: Path) -> Iterator[Callable[..., Operator]]:
-    """Starts operators; all are ended with the test."""
-    started: list[Operator] = []
+    """Starts operators, by an account that has the shipped rights; all are ended with the test.
 
-    def begin(*options: str, namespaces: tuple[str, ...] = ()) -> Operator:
-        operator = Operator(cluster.kubeconfig, tmp_path, [namespace, *namespaces], *options).start()
+    `everywhere`: with those of an operator that serves every namespace, although it serves the test's.
+    """
+    started: list[Operator] = []
+    rights: dict[tuple[tuple[str, ...], bool], tuple[Path, str]] = {}
+
+    def begin(*options: str, namespaces: tuple[str, ...] = (), everywhere: bool = False) -> Operator:
+        served = (namespace, *namespaces)
+        if (served, everywhere) not in rights:
+            rights[served, everywhere] = operator_kubeconfig(
+                cluster, tmp_path, namespace, served, everywhere=everywhere
+            )
+        operator = Operator(rights[served, everywhere][0], tmp_path, [*served], *options).start()
         started.append(operator)
         return operator
 
@@ -33,3 +43,5 @@ def start(cluster: TestCluster, namespace: str, tmp_path: Path) -> Iterator[Call
     for operator in started:
         if operator.process and operator.process.poll() is None:
             operator.stop()
+    for _, suffix in rights.values():
+        remove_rights(cluster, suffix)

@@ -80,7 +80,7 @@ def gang(kind: str, replicas: int = 4, **scheduling: Any) -> dict[str, Any]:
 async def test_with_room_for_three_of_four_none_starts_and_with_room_for_four_all_do(
     client: Client, start: Callable[..., Operator], nodes: list[str]
 ) -> None:
-    await synced(client, start("--no-leader-election"))
+    await synced(client, start("--no-leader-election", everywhere=True))
     await patch_node(client, nodes[0], {"metadata": {"labels": {"gang": "x"}}})  # four CPUs, a resource agent on them
     await client.create(gang("Operator", nodeSelector={"gang": "x"}))
     found = await client.until(reason(client, "Placed", "GangWaiting"), "the group to wait for room")
@@ -120,7 +120,7 @@ async def _says(client: Client, text: str, kind: str = "Placed") -> bool:
 async def test_two_gangs_never_count_on_the_same_room(
     client: Client, start: Callable[..., Operator], nodes: list[str]
 ) -> None:
-    await synced(client, start("--no-leader-election"))
+    await synced(client, start("--no-leader-election", everywhere=True))
     for node in nodes:
         await patch_node(client, node, {"metadata": {"labels": {"gang": "x"}}})
     for name in ("one", "two"):
@@ -146,7 +146,7 @@ async def test_two_gangs_never_count_on_the_same_room(
 async def test_a_device_that_no_node_offers_is_said_within_ten_seconds_and_fractions_are_placed_by_name(
     client: Client, start: Callable[..., Operator], nodes: list[str]
 ) -> None:
-    await synced(client, start("--no-leader-election"))
+    await synced(client, start("--no-leader-election", everywhere=True))
     compute_ = {"replicas": 2, "cpus": "1", "memory": "400Mi", "gpus": {"resource": MIG, "count": 1}}
     await client.create(swarm(compute=compute_))
     found = await client.until(reason(client, "Placed", "NoSuchResource"), "the condition", SOON)
@@ -169,7 +169,7 @@ async def _count(client: Client, count: int) -> bool:
 async def test_agents_that_are_too_large_for_every_node_are_told_of(
     client: Client, start: Callable[..., Operator], nodes: list[str]
 ) -> None:
-    await synced(client, start("--no-leader-election"))
+    await synced(client, start("--no-leader-election", everywhere=True))
     await client.create(swarm(compute={"replicas": 1, "cpus": "900"}))
     found = await client.until(reason(client, "Placed", "NoNodeLargeEnough"), "the condition", SOON)
     assert "900 of cpu, the most is 4" in found["message"]
@@ -178,7 +178,7 @@ async def test_agents_that_are_too_large_for_every_node_are_told_of(
 async def test_nodes_that_refuse_are_avoided_and_tried_again_and_the_refused_pods_are_collected(
     client: Client, start: Callable[..., Operator], nodes: list[str]
 ) -> None:
-    await synced(client, start("--no-leader-election"))
+    await synced(client, start("--no-leader-election", everywhere=True))
     for node in nodes:  # no agent of three CPUs fits onto one of two NUMA nodes
         await patch_node(client, node, {"metadata": {"annotations": {NUMA: "2"}}})
     await client.create(swarm(compute={"replicas": 1, "cpus": "3", "memory": "400Mi"}))
@@ -214,7 +214,7 @@ async def test_nodes_that_refuse_are_avoided_and_tried_again_and_the_refused_pod
 async def test_pods_for_kueue_wait_behind_its_gate_and_say_that_nobody_manages_them(
     client: Client, start: Callable[..., Operator]
 ) -> None:
-    await synced(client, start("--no-leader-election"))
+    await synced(client, start("--no-leader-election", everywhere=True))
     await client.create(gang("Kueue", queueName="team-a"))
     found = await client.until(reason(client, "Placed", "GangSchedulerMissing"), "the condition", SOON)
     assert "managedJobsNamespaceSelector" in found["message"]
@@ -258,7 +258,7 @@ def pod_group_crd() -> dict[str, Any]:
 async def test_a_missing_gang_scheduler_is_a_condition_and_its_pod_group_is_written_once_it_is_there(
     client: Client, start: Callable[..., Operator]
 ) -> None:
-    operator = await synced(client, start("--no-leader-election"))
+    operator = await synced(client, start("--no-leader-election", everywhere=True))
     await client.create(gang("Volcano", queueName="q"))
     found = await client.until(reason(client, "Placed", "GangSchedulerMissing"), "the condition", SOON)
     assert "no PodGroup of scheduling.volcano.sh/v1beta1" in found["message"]

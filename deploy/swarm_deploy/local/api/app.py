@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from swarm_deploy.local.api.access import Credentials, kubeconfig, load_credentials
+from swarm_deploy.local.api.audit import AuditLog
 from swarm_deploy.local.api.core import Api, LogReader
 from swarm_deploy.local.api.handler import MOST_BYTES, Handler
 from swarm_deploy.local.api.lifecycle import Sweeper, set_up
@@ -33,6 +34,7 @@ def make_app(
     authority: str = "",
     address: str = "127.0.0.1:6443",
     clock: Clock = time.time,
+    audit: AuditLog | None = None,
 ) -> web.Application:
     """The API over a store, as an aiohttp application; `app[API]` is the API itself.
 
@@ -40,10 +42,11 @@ def make_app(
         token: what a client has to show.
         authority: the PEM certificate by which pods know the server.
         address: where clients reach it, `host:port`.
+        audit: where requests are noted; nowhere when left out.
     """
     api = Api(store, clock=clock, log_reader=log_reader)
     api.authority = authority
-    handler = Handler(api, token, address)
+    handler = Handler(api, token, address, audit)
     app = web.Application(client_max_size=MOST_BYTES)
     app[API] = api
     app.router.add_route("*", "/{path:.*}", handler.handle)
@@ -97,6 +100,7 @@ async def serve(
     if not ipaddress.ip_address(host).is_loopback:
         raise ValueError(f"the embedded cluster listens on a loopback address only, not on {host}")
     credentials = load_credentials(state)
+    audit = AuditLog(state / "audit.log")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,6 +113,7 @@ async def serve(
             authority=credentials.authority,
             address=address,
             clock=clock,
+            audit=audit,
         )
         # A client that goes away ends its watch at once, not with the next event.
         # Connections are kept long: a client must not meet one that was closed while it wrote.
@@ -124,4 +129,5 @@ async def serve(
         yield Server(app[API], f"https://{address}", credentials)
     finally:
         await runner.cleanup()
+        audit.close()
         listener.close()

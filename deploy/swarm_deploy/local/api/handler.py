@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -16,6 +16,8 @@ from aiohttp import web
 
 from swarm_deploy.local.api import tables
 from swarm_deploy.local.api.answers import dry_run, integer, json_answer, listed, send, validation, warning
+from swarm_deploy.local.api.audit import AuditLog
+from swarm_deploy.local.api.authorization import ADMIN, Authorizer, Request
 from swarm_deploy.local.api.core import Api
 from swarm_deploy.local.api.decoding import Result
 from swarm_deploy.local.api.documents import Documents
@@ -32,7 +34,6 @@ from swarm_deploy.local.api.errors import (
 from swarm_deploy.local.api.managed import manager_of
 from swarm_deploy.local.api.negotiation import accepted, decode_body, duplicate_fields, patch_type
 from swarm_deploy.local.api.resources import Resource
-from swarm_deploy.local.api.special import ADMIN, review
 from swarm_deploy.local.api.streams import stream_log, stream_watch
 
 __all__ = ["MOST_BYTES", "Handler"]
@@ -60,18 +61,30 @@ class _Target:
 class Handler:
     """All requests to one API."""
 
-    def __init__(self, api: Api, token: str, address: str) -> None:
+    def __init__(self, api: Api, token: str, address: str, audit: AuditLog | None = None) -> None:
         """`address` is where clients reach the server, `host:port`."""
         self.api = api
         self.token = token
+        self.audit = audit
+        self.authorizer = Authorizer(api)
         self.documents = Documents(api, address)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Any request."""
+        answer = await self._handle(request)
+        if self.audit and "user" in request and not request.get("told"):
+            target = request.get("target")
+            version = target.resource.version if target else ""
+            self.audit.record(
+                request, request["user"], request.get("wanted"), version, answer.status, "ResponseComplete"
+            )
+        return answer
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
             path = request.path
             if not path.startswith(_OPEN):
-                self._user(request)
+                request["user"] = self._user(request)
             if path.startswith(("/api/", "/apis/")) and path.count("/") >= (3 if path.startswith("/api/") else 4):
                 return await self._resources(request)
             return self.documents.answer(request, path)
@@ -119,6 +132,7 @@ class Handler:
     async def _resources(self, request: web.Request) -> web.StreamResponse:
         target = self._target(request.path)
         method = request.method
+        self._authorize(request, target)
         if target.subresource:
             return await self._below(request, target)
         if not target.name:
@@ -141,6 +155,25 @@ class Handler:
         if method == "DELETE":
             return await self._delete(request, target)
         return await self._change(request, target)
+
+    def _authorize(self, request: web.Request, target: _Target) -> None:
+        """Raises ApiError 403 unless the user may do what the request means."""
+        resource, user = target.resource, request["user"]
+        verb = _VERBS.get(request.method, request.method.lower())
+        watch = request.method == "GET" and request.query.get("watch") in ("true", "1", "True")
+        if watch:
+            verb = "watch"
+        elif not target.name and verb in ("get", "delete"):
+            verb = {"get": "list", "delete": "deletecollection"}[verb]
+        wanted = Request(verb, resource.group, resource.plural, target.subresource, target.namespace, target.name)
+        request["target"], request["wanted"] = target, wanted
+        self.authorizer.check(user, wanted)
+        applied = request.method == "PATCH" and "apply" in request.headers.get("Content-Type", "")
+        if applied and self.api.store.get(resource.key, target.namespace, target.name) is None:
+            self.authorizer.check(user, replace(wanted, verb="create"))  # it makes the object
+        if watch and self.audit:
+            self.audit.record(request, user, wanted, resource.version, 200, "ResponseStarted")
+            request["told"] = True
 
     async def _change(self, request: web.Request, target: _Target) -> web.Response:
         """PUT and PATCH."""
@@ -200,7 +233,10 @@ class Handler:
             raise bad_request("the request has no body: an object was expected")
         resource = target.resource
         if resource.group in _REVIEWS:
-            return self._answer(request, resource, review(resource, obj, self._user(request)))
+            status = self.authorizer.review(resource.kind, obj, request["user"])
+            about: Object = {"kind": resource.kind, "apiVersion": resource.group_version}
+            about |= {"metadata": obj.get("metadata") or {}, "spec": obj.get("spec") or {}, "status": status}
+            return self._answer(request, resource, Result(about, 201))
         if resource.qualified == "bindings":
             name = (obj.get("metadata") or {}).get("name", "")
             pods = self.api.resource("pods")

@@ -106,7 +106,6 @@ _ADMISSION = (
 _QUOTA = "the embedded cluster enforces no limits"
 _PODS_ONLY = "the embedded cluster enforces pods, requests and limits of this quota, without scopes, and nothing else"
 _NOT_HERE = "the embedded cluster does not provide it; use a real cluster"
-_RBAC = "the embedded cluster has one user, who may do everything: this object has no effect"
 
 # One line a kind: plural kind scope short-names categories subresources verbs. A dash means none, or the usual verbs;
 # `!` marks what is refused, and `?` what has no effect.
@@ -152,10 +151,10 @@ networking.k8s.io/v1 ipaddresses IPAddress C ip - - !network
 networking.k8s.io/v1 networkpolicies NetworkPolicy N netpol - - !network
 networking.k8s.io/v1 servicecidrs ServiceCIDR C - - status !network
 policy/v1 poddisruptionbudgets PodDisruptionBudget N pdb - status
-rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding C - - - ?rbac
-rbac.authorization.k8s.io/v1 clusterroles ClusterRole C - - - ?rbac
-rbac.authorization.k8s.io/v1 rolebindings RoleBinding N - - - ?rbac
-rbac.authorization.k8s.io/v1 roles Role N - - - ?rbac
+rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding C
+rbac.authorization.k8s.io/v1 clusterroles ClusterRole C
+rbac.authorization.k8s.io/v1 rolebindings RoleBinding N
+rbac.authorization.k8s.io/v1 roles Role N
 storage.k8s.io/v1 csidrivers CSIDriver C - - - !volumes
 storage.k8s.io/v1 csinodes CSINode C - - - !volumes
 storage.k8s.io/v1 csistoragecapacities CSIStorageCapacity N - - - !volumes
@@ -214,7 +213,7 @@ _VERBS = {"namespaces": tuple(v for v in _ALL if v != "deletecollection")}
 _STORAGE = {"events.events.k8s.io": "events"}
 
 
-_CAVEATS = {"rbac": _RBAC, "quota": _PODS_ONLY}
+_CAVEATS = {"quota": _PODS_ONLY}
 
 
 def _parse(line: str) -> Resource:

@@ -1,4 +1,4 @@
-"""The paths that are no plain object: reviews, bindings, evictions, tokens."""
+"""The paths that are no plain object: bindings, evictions, tokens."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from swarm_deploy.local.api.selectors import matches_labels
 if TYPE_CHECKING:
     from swarm_deploy.local.api.core import Api
 
-__all__ = ["Tokens", "below", "bind", "evict", "review"]
+__all__ = ["Tokens", "below", "bind", "evict"]
 
 Object = dict[str, Any]
 
-ADMIN = "kubernetes-admin"
-
 
 class Tokens:
-    """Service account tokens: signed, with an end, and good for everything, as this cluster knows one right only."""
+    """Service account tokens: signed, and with an end."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -85,25 +83,6 @@ class Tokens:
             },
             201,
         )
-
-
-def review(resource: Resource, body: Object, user: str) -> Result:
-    """POST to one of the review kinds. There is one right, to do everything, so every answer is yes."""
-    kind = resource.kind
-    base: Object = {"kind": kind, "apiVersion": resource.group_version, "metadata": body.get("metadata") or {}}
-    groups = ["system:masters", "system:authenticated"]
-    if kind == "SelfSubjectReview":
-        return Result({**base, "status": {"userInfo": {"username": user, "groups": groups}}}, 201)
-    if kind == "TokenReview":
-        raise ApiError(403, "the embedded cluster reviews no foreign tokens")
-    if kind == "SelfSubjectRulesReview":
-        everything: Object = {
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-            "incomplete": False,
-        }
-        return Result({**base, "spec": body.get("spec") or {}, "status": everything}, 201)
-    return Result({**base, "spec": body.get("spec") or {}, "status": {"allowed": True}}, 201)
 
 
 def _status(message: str = "", code: int = 201) -> Object:

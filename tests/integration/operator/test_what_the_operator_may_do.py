@@ -1,0 +1,81 @@
+"""The rights that are shipped for the operator are those that it uses: no fewer, and no more.
+
+Every test beside this one runs the operator by an account with these rights (`support.rights`), so a right that lacks
+fails there. Here the embedded API server's audit log of the whole session is read: what was refused, and what nothing
+asked for. The file is named to come last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.clusters import ROOT, TestCluster
+from swarm_operator import rbac
+
+_HERE = Path(__file__)
+#: (group, resource with subresource, verb)
+Right = tuple[str, str, str]
+
+
+def granted(rules: Any) -> set[Right]:
+    return {(rule.group, resource, verb) for rule in rules for resource in rule.resources for verb in rule.verbs}
+
+
+def requests(cluster: TestCluster) -> Iterator[dict[str, Any]]:
+    """What the operators of this session have asked for, from the audit log."""
+    log = cluster.kubeconfig.parent / "audit.log"
+    for path in (log.with_name("audit.log.1"), log):
+        if path.exists():
+            for line in path.read_text().splitlines():
+                entry = json.loads(line)
+                if entry["user"]["username"].endswith(f":{rbac.ACCOUNT}") and "objectRef" in entry:
+                    yield entry
+
+
+def right(entry: dict[str, Any]) -> Right:
+    about = entry["objectRef"]
+    resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+    return about.get("apiGroup", ""), resource, entry["verb"]
+
+
+@pytest.mark.embedded
+def test_nothing_was_refused_that_the_operator_asked_for(cluster: TestCluster) -> None:
+    refused = [
+        (right(entry), entry["objectRef"].get("namespace"))
+        for entry in requests(cluster)
+        # quotas, Pod Security and namespaces that are being deleted answer so, too, to requests that are granted
+        if entry["responseStatus"]["code"] == 403
+        and right(entry) not in granted((*rbac.SERVED, *rbac.CLUSTER, *rbac.LEADER))
+    ]
+    assert not refused
+
+
+@pytest.mark.embedded
+def test_nothing_is_granted_that_the_operator_never_asks_for(
+    cluster: TestCluster, request: pytest.FixtureRequest
+) -> None:
+    ran = {item.path for item in request.session.items}
+    missing = sorted(path.name for path in _HERE.parent.glob("test_*.py") if path not in ran)
+    if missing:
+        pytest.skip(f"only a part of the operator's tests runs; without {', '.join(missing)} that can't be said")
+    used = {right(entry) for entry in requests(cluster) if entry["responseStatus"]["code"] != 403}
+    unused = granted((*rbac.SERVED, *rbac.CLUSTER, *rbac.LEADER)) - used
+    assert not unused
+
+
+def test_the_manifests_are_those_of_the_table() -> None:
+    for name, objects in (("cluster", rbac.cluster_wide()), ("namespaced", rbac.namespaced())):
+        assert list(yaml.safe_load_all((ROOT / "deploy" / "rbac" / f"{name}.yaml").read_text())) == objects
+
+
+def test_no_rule_is_wider_than_what_it_names() -> None:
+    for rule in (*rbac.SERVED, *rbac.CLUSTER, *rbac.LEADER, *rbac.USERS.values()):
+        assert "*" not in (rule.group, *rule.resources, *rule.verbs)
+        assert not {"escalate", "bind", "impersonate"} & set(rule.verbs)
+        assert rule.why
