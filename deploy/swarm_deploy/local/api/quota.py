@@ -53,7 +53,10 @@ def admit(api: Api, pod: Object) -> None:
         ApiError: 403, a quota of the namespace would be exceeded, or bounds something that the pod does not say.
     """
     meta = pod["metadata"]
-    asked = usage(pod)
+    try:
+        asked = usage(pod)
+    except ValueError:
+        return  # an amount that is none: the validation, which comes next, says which
     name = meta.get("name") or meta.get("generateName", "")
     for quota in api.store.list("resourcequotas", meta["namespace"]):
         spec = quota.get("spec") or {}
