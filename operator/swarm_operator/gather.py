@@ -40,7 +40,7 @@ INTERVAL: Final = 2.0
 RATE: Final = 50.0
 #: The same while there is nothing to tell, and the longest time (seconds) between two questions to one pod: agents
 #: keep their last events for longer than that.
-QUIET_RATE: Final = 8.0
+QUIET_RATE: Final = 5.0
 QUIET_MAX: Final = 300.0
 #: How long (seconds) a swarm that had news is asked often.
 HOT: Final = 60.0
