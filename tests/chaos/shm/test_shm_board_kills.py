@@ -173,7 +173,7 @@ def warm_up(board: Board) -> None:
     board.leave(agent)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 + KILLS // 2)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of 3.12: forks beside threads, of which there are none here
 def test_no_task_is_lost_torn_or_done_twice_whoever_is_killed_and_when(tmp_path: Path) -> None:
     seed = int(os.environ.get("SWARM_SEED", "0")) or random.SystemRandom().getrandbits(32)
