@@ -228,6 +228,8 @@ class Plan:
     settings_revision: str = ""
     #: Every running agent acknowledged `settings_revision`.
     acknowledged: bool = False
+    #: At least one did: where no agent runs, nobody has.
+    heard: bool = False
     compute: RolePlan = RolePlan()
     standby: RolePlan = RolePlan()
     resource: RolePlan = RolePlan()

@@ -123,7 +123,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         blocked += decision.blocked
         requeue += [decision.requeue] if decision.requeue is not None else []
     actions += _repairs(snapshot, agents)
-    pushes, wait, acknowledged = _pushes(agents, going, wanted_settings, now)
+    pushes, wait, acknowledged, heard = _pushes(agents, going, wanted_settings, now)
     asked, look_again = asks(spec, agents, going, now)
     actions += [*pushes, *asked]
     silent = troubles.look_again(snapshot.pods, now)
@@ -136,6 +136,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         settings=settings,
         settings_revision=wanted_settings,
         acknowledged=acknowledged,
+        heard=heard,
         compute=_counts(agents, Role.COMPUTE, compute.count, revision),
         standby=_counts(agents, Role.STANDBY, standby.count, revision),
         resource=_counts(agents, Role.RESOURCE, wanted_nodes, revision),
@@ -225,16 +226,20 @@ def _repairs(snapshot: Snapshot, agents: Iterable[Agent]) -> list[Action]:
 
 def _pushes(
     agents: Iterable[Agent], going: set[str], wanted: str, now: float
-) -> tuple[list[Action], float | None, bool]:
-    """Settings for every ready agent that has not acknowledged them, those that failed to take them less often."""
+) -> tuple[list[Action], float | None, bool, bool]:
+    """Settings for every ready agent that has not acknowledged them, those that failed to take them less often.
+
+    Also whether all of those that are ready have acknowledged them, and whether any has.
+    """
     actions: list[Action] = []
     waits: list[float] = []
-    acknowledged = True
+    acknowledged, heard = True, False
     for agent in agents:
         if agent.lost or not agent.alive or not agent.pod.ready or not agent.running or agent.pod.uid in going:
             continue
         report = agent.report
         if report and report.settings == wanted and not report.failures:
+            heard = True
             continue
         acknowledged = False
         if report and report.failures:
@@ -245,7 +250,7 @@ def _pushes(
                 continue
         pod = agent.pod
         actions.append(PushSettings("Pod", pod.name, pod.uid, pod.ip, pod.restarts, wanted, pod.ports))
-    return actions, min(waits, default=None), acknowledged
+    return actions, min(waits, default=None), acknowledged, heard
 
 
 def _children(

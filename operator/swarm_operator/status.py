@@ -111,7 +111,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         "revision": plan.revision or observed.get("revision", ""),
         "settings": settings or observed.get("settings", ""),
         "cores": cores_listed(agents) if snapshot.spec else [],
-        "observedSettings": settings if settings and plan.acknowledged else observed.get("observedSettings", ""),
+        "observedSettings": settings if plan.heard and plan.acknowledged else observed.get("observedSettings", ""),
         "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
         **autoscaling_block(snapshot),
     } | ({"audit": audit} if audit else {})

@@ -23,7 +23,8 @@ class Condition(Model):
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = plain(
         ..., "When status changed last."
     )
-    observed_generation: int = plain(0, "The generation of the spec that it speaks of.", ge=0)
+    #: Without a default: `kubectl wait` would take a condition of another writer, who leaves it out, for an old one.
+    observed_generation: int | None = plain(None, "The generation of the spec that it speaks of.", ge=0)
 
 
 class RoleStatus(Model):

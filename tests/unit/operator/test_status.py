@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
+from support.clusters import CRD
 from support.operatorkit import World, make_node, make_pod, make_report, make_snapshot, make_swarm
 from swarm_agents.config import Role
 from swarm_operator.api.status import SwarmStatus
@@ -142,6 +144,19 @@ def test_settings_count_as_observed_when_every_agent_has_acknowledged_them() -> 
     assert after["settings"] != before["settings"]
     assert after["observedSettings"] == before["settings"], "what they run by now"
     assert condition(after, "Progressing")["reason"] == "PushingSettings"
+
+
+def test_settings_that_no_agent_has_had_are_not_observed() -> None:
+    found = status(make_snapshot({"compute": {"replicas": 2}}))
+    assert found["settings"]
+    assert found["observedSettings"] == ""
+
+
+def test_a_condition_of_another_writer_needs_no_generation() -> None:
+    (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
+    conditions = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["conditions"]
+    assert "default" not in conditions["items"]["properties"]["observedGeneration"]
+    assert "observedGeneration" not in conditions["items"]["required"]
 
 
 def test_transition_times_are_kept_until_the_answer_changes() -> None:
