@@ -113,14 +113,19 @@ class VolumeMount(Model):
     """Where a volume appears in the agent's container."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)] = plain(..., "The volume's name.")
-    mount_path: Annotated[str, Field(pattern=r"^/[^:]*$", max_length=512)] = plain(
+    # No `//`, `.` or `..`: what a path is must be seen by comparing it.
+    mount_path: Annotated[str, Field(pattern=r"^(/\.?[A-Za-z0-9_@+-][^/:]*)+$", max_length=512)] = plain(
         ...,
-        "Absolute path.",
+        "Absolute path, without '.', '..' and empty parts.",
         json_schema_extra={
             RULES: [
                 {
-                    "rule": " && ".join(f"self != '{p}' && !self.startsWith('{p}/')" for p in RESERVED_PATHS),
-                    "message": f"{', '.join(RESERVED_PATHS)} belong to the agent; choose another path",
+                    "rule": " && ".join(
+                        f"self != '{p}' && !self.startsWith('{p}/') && !'{p}'.startsWith(self + '/')"
+                        for p in RESERVED_PATHS
+                    ),
+                    "message": f"{', '.join(RESERVED_PATHS)} belong to the agent, and may not be hidden; "
+                    "choose another path",
                 }
             ]
         },
@@ -130,8 +135,10 @@ class VolumeMount(Model):
     @field_validator("mount_path")
     @classmethod
     def _not_ours(cls, value: str) -> str:
-        if any(value == path or value.startswith(f"{path}/") for path in RESERVED_PATHS):
-            raise ValueError(f"{', '.join(RESERVED_PATHS)} belong to the agent; choose another path")
+        if any(f"{value}/".startswith(f"{path}/") or path.startswith(f"{value}/") for path in RESERVED_PATHS):
+            raise ValueError(
+                f"{', '.join(RESERVED_PATHS)} belong to the agent, and may not be hidden; choose another path"
+            )
         return value
 
 

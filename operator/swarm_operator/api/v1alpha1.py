@@ -169,8 +169,9 @@ class SharedMemory(Model):
         "each pod, which then has a hub of its own: all pods are of the restricted level, and tasks travel by TCP.",
     )
     size: Size = fixed("256Mi", "Arena for the payloads of tasks and results, of each board.")
-    path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$", max_length=256)] = fixed(
-        "/dev/shm", "Directory of a tmpfs on the node, writable by all (mode 1777)."
+    # Nowhere else: whoever may make a Swarm would choose a directory of the node that an agent can read and write.
+    path: Annotated[str, Field(pattern=r"^/dev/shm(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)*$", max_length=256)] = fixed(
+        "/dev/shm", "Directory of a tmpfs on the node, /dev/shm or below it, writable by all (mode 1777)."
     )
     task_slots: int = fixed(4096, "Tasks that a node's board holds at most.", ge=64, le=1 << 20)
     max_members: int = fixed(256, "Agents and clients that a node's board has room for.", ge=8, le=4096)
@@ -375,8 +376,8 @@ class State(Model):
 class Security(Model):
     """Identity and isolation of the agents."""
 
-    run_as_user: int = rolling(65532, "User ID of the agents.", ge=1, le=4294967294)
-    run_as_group: int = rolling(65532, "Group ID of the agents.", ge=1, le=4294967294)
+    run_as_user: int = rolling(65532, "User ID of the agents.", ge=1, le=2147483647)
+    run_as_group: int = rolling(65532, "Group ID of the agents.", ge=1, le=2147483647)
     network_policy: bool = live(False, "Admit only the swarm's own pods and its clients.")
     key_rotation: Duration | None = plain(None, "How often the CURVE keys are renewed; never when left out.")
     allow_pickle: bool = rolling(False, "Let clients submit pickled functions: whoever may submit then runs any code.")

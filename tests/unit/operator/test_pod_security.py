@@ -23,7 +23,7 @@ MEMORY: dict[str, Any] = {"transport": {"sharedMemory": {"medium": "Memory"}}}
 #: Everything that an owner may say of the pods.
 USED: dict[str, Any] = {
     "state": {},
-    "security": {"runAsUser": 4294967294, "runAsGroup": 1},
+    "security": {"runAsUser": 2147483647, "runAsGroup": 1},
     "compute": {
         "gpus": {"count": 1},
         "env": [{"name": "SECRET", "secretKeyRef": {"name": "s", "key": "k"}}],

@@ -163,7 +163,7 @@ def test_checkpoints_take_no_more_room_than_there_is() -> None:
         ({"resource": {"nodeSelector": {"a": "b"}}}, "spec.resource", "leave them out here"),
         ({"resource": {"podTemplate": {"labels": {"a": "b"}}}}, "spec.resource", "leave them out here"),
         (
-            {"transport": {"sharedMemory": {"medium": "Memory", "path": "/mnt"}}},
+            {"transport": {"sharedMemory": {"medium": "Memory", "path": "/dev/shm/own"}}},
             "spec.transport.sharedMemory.path",
             "leave it out",
         ),
