@@ -56,6 +56,7 @@ def operator_kubeconfig(
 
 
 def remove_rights(cluster: TestCluster, suffix: str) -> None:
-    """Removes what belongs to the whole cluster; the rest goes with the namespaces."""
+    """Removes what belongs to the whole cluster or lies in `default`; the rest goes with the tests' namespaces."""
     label = f"test-rights={suffix.strip('-')}"
-    cluster.kubectl("delete", "clusterroles,clusterrolebindings", "-l", label, "--ignore-not-found")
+    for kinds in ("clusterroles,clusterrolebindings", "serviceaccounts,roles,rolebindings"):
+        cluster.kubectl("delete", kinds, "-l", label, "--ignore-not-found")

@@ -24,7 +24,7 @@ async def client(cluster: TestCluster, namespace: str) -> AsyncIterator[Client]:
 def start(cluster: TestCluster, namespace: str, tmp_path: Path) -> Iterator[Callable[..., Operator]]:
     """Starts operators, by an account that has the shipped rights; all are ended with the test.
 
-    `everywhere`: with those of an operator that serves every namespace, although it serves the test's.
+    `everywhere`: with those of an operator that serves every namespace and lives in another one than the test's.
     """
     started: list[Operator] = []
     rights: dict[tuple[tuple[str, ...], bool], tuple[Path, str]] = {}
@@ -32,9 +32,8 @@ def start(cluster: TestCluster, namespace: str, tmp_path: Path) -> Iterator[Call
     def begin(*options: str, namespaces: tuple[str, ...] = (), everywhere: bool = False) -> Operator:
         served = (namespace, *namespaces)
         if (served, everywhere) not in rights:
-            rights[served, everywhere] = operator_kubeconfig(
-                cluster, tmp_path, namespace, served, everywhere=everywhere
-            )
+            home = "default" if everywhere else namespace
+            rights[served, everywhere] = operator_kubeconfig(cluster, tmp_path, home, served, everywhere=everywhere)
         operator = Operator(rights[served, everywhere][0], tmp_path, [*served], *options).start()
         started.append(operator)
         return operator

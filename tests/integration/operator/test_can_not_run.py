@@ -107,7 +107,7 @@ async def test_a_quota_that_is_used_up_is_named_and_what_is_admitted_runs_when_i
 async def test_a_swarm_in_a_namespace_that_is_deleted_says_so(
     client: Client, kubectl: Kubectl, start: Callable[..., Operator]
 ) -> None:
-    await ready(start("--no-leader-election"), client)
+    await ready(start("--no-leader-election", everywhere=True), client)
     made = swarm("risk")
     made["metadata"]["finalizers"] = ["test.agentswarm.dev/held"]
     await client.create(made)

@@ -77,6 +77,12 @@ async def test_a_restart_changes_nothing_in_a_swarm_that_is_as_it_should_be(
         return status.get("replicas") == 3
 
     await client.until(reported)
+
+    async def settled() -> bool:
+        # no scheduler looks at these pods, which is said when one would have
+        return (await client.condition("risk", "Degraded")).get("reason") == "NoScheduler"
+
+    await client.until(settled)
     assert first.stop() == 0
     before = {pod["metadata"]["uid"]: pod["metadata"]["resourceVersion"] for pod in await client.list("Pod")}
     second = start("--no-leader-election")

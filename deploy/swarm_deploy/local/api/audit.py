@@ -53,7 +53,7 @@ class AuditLog:
             "userAgent": request.headers.get("User-Agent", ""),
             "responseStatus": {"metadata": {}, "code": code},
             "stageTimestamp": stamp,
-            "annotations": {"authorization.k8s.io/decision": "forbid" if code == 403 else "allow"},
+            "annotations": {"authorization.k8s.io/decision": "allow" if request.get("allowed", True) else "forbid"},
         }
         if what:
             about = {

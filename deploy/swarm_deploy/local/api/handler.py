@@ -166,11 +166,12 @@ class Handler:
         elif not target.name and verb in ("get", "delete"):
             verb = {"get": "list", "delete": "deletecollection"}[verb]
         wanted = Request(verb, resource.group, resource.plural, target.subresource, target.namespace, target.name)
-        request["target"], request["wanted"] = target, wanted
+        request["target"], request["wanted"], request["allowed"] = target, wanted, False
         self.authorizer.check(user, wanted)
         applied = request.method == "PATCH" and "apply" in request.headers.get("Content-Type", "")
         if applied and self.api.store.get(resource.key, target.namespace, target.name) is None:
             self.authorizer.check(user, replace(wanted, verb="create"))  # it makes the object
+        request["allowed"] = True
         if watch and self.audit:
             self.audit.record(request, user, wanted, resource.version, 200, "ResponseStarted")
             request["told"] = True
