@@ -71,11 +71,16 @@ SERVED: Final = (
     ),
     Rule(
         "",
-        ("secrets", "services"),
+        ("secrets",),
         ("create", "delete", "get", "list", "patch", "watch"),
-        "keys and addresses of the agents; deleted only to be made anew after an edit that can't be taken back",
+        "the agents' keys; deleted only to be made anew, when somebody has made them immutable",
     ),
-    Rule("", ("serviceaccounts",), ("create", "get", "list", "patch", "watch"), "the agents' account"),
+    Rule(
+        "",
+        ("serviceaccounts", "services"),
+        ("create", "get", "list", "patch", "watch"),
+        "the agents' account and addresses",
+    ),
     Rule("policy", ("poddisruptionbudgets",), ("create", "get", "list", "patch", "watch"), "evictions one by one"),
     Rule(
         "apps", ("controllerrevisions",), ("create", "delete", "get", "list", "patch", "watch"), "what was rolled out"

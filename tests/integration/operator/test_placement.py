@@ -232,20 +232,24 @@ async def test_pods_for_kueue_wait_behind_its_gate_and_say_that_nobody_manages_t
     await client.until(reason(client, "Placed", "AllPlaced"), "all to be placed")
 
 
-def pod_group_crd() -> dict[str, Any]:
-    """Of Volcano, as far as its fields matter here."""
+def pod_group_crd(group: str, version: str) -> dict[str, Any]:
+    """Of Volcano or coscheduling, as far as its fields matter here."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "podgroups.scheduling.volcano.sh"},
+        "metadata": {
+            "name": f"podgroups.{group}",
+            # groups of k8s.io are Kubernetes' own, and want to be told whether somebody there agreed
+            "annotations": {"api-approved.kubernetes.io": "unapproved, a copy for tests"},
+        },
         "spec": {
-            "group": "scheduling.volcano.sh",
+            "group": group,
             "scope": "Namespaced",
             "names": {"kind": "PodGroup", "plural": "podgroups", "singular": "podgroup", "listKind": "PodGroupList"},
             "versions": [
                 {
-                    "name": "v1beta1",
+                    "name": version,
                     "served": True,
                     "storage": True,
                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": schema}}},
@@ -255,18 +259,30 @@ def pod_group_crd() -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "group", "version", "spec"),
+    [
+        ("Volcano", "scheduling.volcano.sh", "v1beta1", {"queueName": "q"}),
+        ("Coscheduling", "scheduling.x-k8s.io", "v1alpha1", {}),
+    ],
+)
 async def test_a_missing_gang_scheduler_is_a_condition_and_its_pod_group_is_written_once_it_is_there(
-    client: Client, start: Callable[..., Operator]
+    client: Client,
+    start: Callable[..., Operator],
+    scheduler: str,
+    group: str,
+    version: str,
+    spec: dict[str, Any],
 ) -> None:
     operator = await synced(client, start("--no-leader-election", everywhere=True))
-    await client.create(gang("Volcano", queueName="q"))
+    await client.create(gang(scheduler, **spec))
     found = await client.until(reason(client, "Placed", "GangSchedulerMissing"), "the condition", SOON)
-    assert "no PodGroup of scheduling.volcano.sh/v1beta1" in found["message"]
+    assert f"no PodGroup of {group}/{version}" in found["message"]
     assert await compute(client) == []
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    await client.api.request("POST", crds, body=pod_group_crd())
+    await client.api.request("POST", crds, body=pod_group_crd(group, version))
     try:
-        path = f"/apis/scheduling.volcano.sh/v1beta1/namespaces/{client.namespace}/podgroups/risk"
+        path = f"/apis/{group}/{version}/namespaces/{client.namespace}/podgroups/risk"
 
         async def written() -> bool:
             try:
@@ -279,8 +295,11 @@ async def test_a_missing_gang_scheduler_is_a_condition_and_its_pod_group_is_writ
 
         await client.until(written, "the PodGroup and its pods")
         pods = await compute(client)
-        assert {pod["spec"]["schedulerName"] for pod in pods} == {"volcano"}
-        assert {pod["metadata"]["annotations"]["scheduling.k8s.io/group-name"] for pod in pods} == {"risk"}
+        if scheduler == "Volcano":
+            assert {pod["spec"]["schedulerName"] for pod in pods} == {"volcano"}
+            assert {pod["metadata"]["annotations"]["scheduling.k8s.io/group-name"] for pod in pods} == {"risk"}
+        else:
+            assert {pod["metadata"]["labels"]["scheduling.x-k8s.io/pod-group"] for pod in pods} == {"risk"}
         assert not operator.said("reconcile crashed")
     finally:
-        await client.api.request("DELETE", f"{crds}/podgroups.scheduling.volcano.sh")
+        await client.api.request("DELETE", f"{crds}/podgroups.{group}")
