@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -187,8 +188,10 @@ async def test_a_swarm_whose_requests_all_fail_does_not_hold_up_another(
     begun = time.monotonic()
     for number in range(5):
         await client.until(lambda number=number: complete(client, f"well-{number}", 2), f"well-{number}")
-    tries = [seen.at for seen in proxy.writes(begun) if "/broken" in seen.path]
-    assert len(tries) <= 12 * (1 + (time.monotonic() - begun)), "it is tried again with back-off, not in a loop"
+    # one attempt writes many objects at once: how often it was made shows in the one that was tried most
+    tries = Counter((seen.method, seen.path) for seen in proxy.writes(begun) if "/broken" in seen.path)
+    most = max(tries.values(), default=0)
+    assert most <= 4 * (1 + (time.monotonic() - begun)), f"tried {most} times: with back-off, not in a loop"
     proxy.fault = lambda seen: None
     await client.until(lambda: complete(client, "broken", 2), "the broken one, once it is mended", 90)
 

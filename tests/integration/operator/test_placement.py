@@ -202,7 +202,11 @@ async def test_nodes_that_refuse_are_avoided_and_tried_again_and_the_refused_pod
         )
 
     await client.until(taken, "an agent to be taken")
-    assert (await client.condition("risk", "Placed"))["reason"] in ("AllPlaced", "Placing")
+
+    async def told() -> bool:  # the condition follows the pod by one round
+        return (await client.condition("risk", "Placed"))["reason"] in ("AllPlaced", "Placing")
+
+    await client.until(told, "the condition to follow", SOON)
 
     async def collected() -> bool:
         left = [pod for pod in await compute(client) if pod.get("status", {}).get("phase") == "Failed"]
