@@ -50,6 +50,8 @@ class Agent:
         self._tries = 0
         #: Room for its result, which it writes to when it is done.
         self._lent: Any = None
+        #: The generation of the page that it begins in, when it was lent.
+        self._lent_as = 0
         #: It is in the midst of the call that ends its claim.
         self._settling = False
         self.process.on_death.append(self._died)
@@ -189,6 +191,7 @@ class Agent:
         assert self.worker is not None
         try:
             self._lent = self.worker.array(task.size, np.uint8, timeout=0.0)
+            self._lent_as = self.node.lent_as(self._lent)
         except (Slept, SwarmFull, Fenced):
             self._lent = None
 
@@ -226,6 +229,8 @@ class Agent:
                 if task.kind == "array":
                     value = self.worker.array(task.size, np.uint8, timeout=0.0) if self._lent is None else self._lent
                     if value.flags.writeable:  # else a commit was tried before, and found no room
+                        if value is self._lent and node.lent_as(value) != self._lent_as:
+                            node.world.broken(f"{self.name} writes to memory that was lent to it and now is another's")
                         value[:] = task.token & 0xFF
                 elif task.kind == "big":
                     value = np.full(task.size, task.token & 0xFF, np.uint8)

@@ -21,10 +21,15 @@ from swarm_agents.shm.layout import (
     EPOCH_MASK,
     H_LANE_SLOTS,
     H_MEMBERS_AT,
+    H_PAGE_BYTES,
+    H_PAGE_TAGS_AT,
+    H_PAGES_AT,
     H_STATES_AT,
     LANES,
     M_ALIVE,
     MEMBER_STRIDE,
+    TAG_GEN_AT,
+    TAG_GEN_MASK,
     Geometry,
 )
 
@@ -94,6 +99,13 @@ class Node:
         at = self.eye.words[H_MEMBERS_AT] + index * MEMBER_STRIDE
         word = struct.unpack_from("<q", self.eye.mapping.view, at)[0]
         return word & 7, (word >> 6) & EPOCH_MASK
+
+    def lent_as(self, array: Any) -> int:
+        """The generation of the page that an array of the arena begins in: another one is lent to somebody else."""
+        words = self.eye.words
+        page = (array.ctypes.data - self.eye.mapping.base - words[H_PAGES_AT]) // words[H_PAGE_BYTES]
+        tag = struct.unpack_from("<q", self.eye.mapping.view, words[H_PAGE_TAGS_AT] + page * 8)[0]
+        return int(tag >> TAG_GEN_AT & TAG_GEN_MASK)
 
     def is_fenced(self, member: Member) -> bool:
         return self.word_of(member.index) != (M_ALIVE, member.epoch)
