@@ -49,6 +49,15 @@ test-unit: $(READY) ## Run the tests that start no cluster
 test-integration: $(READY) ## Run the operator's and cluster's tests; on a real cluster with SWARM_TEST_KUBECONFIG=path
 	@$(BIN)/pytest tests/integration/cluster tests/integration/operator $(PYTEST_ARGS)
 
+OPERATOR_IMAGE ?=
+AGENT_IMAGE ?=
+NEXT_AGENT_IMAGE ?=
+PULL_POLICY ?=
+.PHONY: e2e
+e2e: $(READY) ## Install on the current kubeconfig's cluster, use, break, upgrade, remove; OPERATOR_IMAGE=, AGENT_IMAGE=, PULL_POLICY=
+	@SWARM_E2E=1 OPERATOR_IMAGE='$(OPERATOR_IMAGE)' AGENT_IMAGE='$(AGENT_IMAGE)' NEXT_AGENT_IMAGE='$(NEXT_AGENT_IMAGE)' \
+	  PULL_POLICY='$(PULL_POLICY)' $(BIN)/pytest tests/e2e/cluster -x -rs -v $(PYTEST_ARGS)
+
 # The peers have an environment of their own: what they pin must not decide what we develop with. One that has no wheel
 # for this machine is left out, and its rows say so.
 $(BENCH_READY): pyproject.toml tests/benchmarks/environment.py $(READY)

@@ -21,15 +21,30 @@ class Load:
     The tasks sleep, so that the answers a second say how many agents take part, whatever else the machine has to do.
     """
 
-    def __init__(self, find: Callable[[], Connection], *, board: bool, window: int = 16, seconds: float = 0.05) -> None:
-        """`find` says where the swarm is; `board`: by the node's board alone, else by the hubs alone."""
+    def __init__(
+        self,
+        find: Callable[[], Connection],
+        *,
+        board: bool,
+        window: int = 16,
+        seconds: float = 0.05,
+        task: Callable[[int], tuple[str, tuple[Any, ...], Any]] | None = None,
+    ) -> None:
+        """Begins.
+
+        Args:
+            find: says where the swarm is.
+            board: by the node's board alone, else by the hubs alone.
+            task: makes of a number the kernel, its arguments and the answer that is right; instead of sleeping.
+        """
 
         def target() -> Connection:
             return msgspec.structs.replace(find(), **({"hubs": ()} if board else {"board": None}))
 
         self._swarm = Swarm.connect(target)
         self._room = threading.Semaphore(window)
-        self._seconds = seconds
+        self._task = task or (lambda number: ("core.sleep", (seconds,), None))
+        self._checks = task is not None
         self._over = threading.Event()
         self._lock = threading.Lock()
         self.sent = 0
@@ -48,19 +63,22 @@ class Load:
             number = self.sent
             self.sent += 1
             try:
-                future = self._swarm.submit("core.sleep", self._seconds, timeout=None)
+                kernel, arguments, right = self._task(number)
+                future = self._swarm.submit(kernel, *arguments, timeout=None)
             except Exception as error:
                 self.errors.append(error)
                 self._room.release()
                 time.sleep(0.05)
                 continue
-            future.add_done_callback(lambda done, number=number: self._done(done, number))
+            future.add_done_callback(lambda done, number=number, right=right: self._done(done, number, right))
 
-    def _done(self, future: Any, number: int) -> None:
+    def _done(self, future: Any, number: int, right: Any) -> None:
         error = future.exception()
         with self._lock:
             if error is not None:
                 self.errors.append(error)
+            elif self._checks and future.result() != right:
+                self.errors.append(ValueError(f"task {number} was answered with {future.result()!r}, not {right!r}"))
             else:
                 self.answers[number] += 1
                 self.times.append(time.monotonic())

@@ -30,13 +30,14 @@ DEADLINE = 30.0
 
 
 class Operator:
-    """`swarm-operator`, serving one or more namespaces."""
+    """`swarm-operator`, serving some namespaces; every one when none is named."""
 
     def __init__(self, kubeconfig: Path, scratch: Path, namespaces: list[str], *options: str) -> None:
         self._words = [str(Path(sys.executable).with_name("swarm-operator")), "--kubeconfig", str(kubeconfig)]
         for namespace in namespaces:
             self._words += ["--namespace", namespace]
-        self._words += ["--http-bind", "127.0.0.1:0", "--lease-namespace", namespaces[0], *options]
+        home = ["--lease-namespace", namespaces[0]] if namespaces else []
+        self._words += ["--http-bind", "127.0.0.1:0", *home, *options]
         self.log = scratch / f"operator-{uuid.uuid4().hex[:6]}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
