@@ -66,6 +66,7 @@ _TOLD: Final = {
     "StandbySteppedBack": "Normal",
     "TaskOvertaken": "Normal",
     "TaskRunTwice": "Normal",
+    "TasksResumed": "Normal",
 }
 
 #: What changes what an agent says of its cores.

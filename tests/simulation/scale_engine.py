@@ -305,6 +305,9 @@ class Machine:
         self._queue.appendleft(claimed.token)
         self._begin()
 
+    def resumed(self, claimed: Claimed) -> bool:
+        return bool(claimed.token.claimed)
+
     def abandoned(self, claimed: Claimed) -> bool:
         return False
 

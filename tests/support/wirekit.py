@@ -175,6 +175,9 @@ class FakeDesk:
             self.handed_back.append(claimed.submit.task)
         self.waiting.append(claimed.token)
 
+    def resumed(self, claimed: Claimed) -> bool:
+        return claimed.token not in self.waiting
+
     def abandoned(self, claimed: Claimed) -> bool:
         return claimed.submit.task in self.given_up
 

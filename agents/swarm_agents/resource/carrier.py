@@ -51,6 +51,8 @@ IDS_A_MESSAGE = 1024
 RETRY_AFTER = 0.02
 #: Whether ZeroMQ has let go of a payload is asked again after this long (seconds).
 _HELD = 0.0005
+#: When it is looked first whether a lost node's tasks are gone on with, and for how long (seconds).
+_LOOK_RESUMED, _RESUMED_WITHIN = 0.0005, 30.0
 
 
 def heartbeat(settings: Settings) -> float:
@@ -308,6 +310,19 @@ class Carrier:
                 detect=round(max(found - link.heard, 0.0), 6),
                 claim=round(self._reactor.clock() - found, 6),
             )
+            if forwards:
+                self._await_resumed(peer.node, [forward.claim for forward in forwards], found)
+
+    def _await_resumed(self, node: str, claims: list[Claimed], found: float) -> None:
+        """Puts on record when the first of a lost node's tasks was gone on with."""
+        passed = self._reactor.clock() - found
+        if self._stopped or passed > _RESUMED_WITHIN:
+            return
+        if any(map(self._desk.resumed, claims)):
+            self._tell("TasksResumed", peer=node, tasks=len(claims), resume=round(passed, 6))
+            return
+        pause = max(_LOOK_RESUMED, passed / 16)  # looked for less and less often: 6 % of the figure at most
+        self._reactor.call_later(pause, self._await_resumed, node, claims, found)
 
     def _resend(self, peer: Peer[Claimed], link: Link) -> None:
         """Sends what went by a link that is lost, or not to be trusted, by another; what has arrived is recognised."""

@@ -281,6 +281,10 @@ class Desk:
         """Others may claim it again; a task that was touched counts as begun once more."""
         self._worker.hand_back(claimed.token, begun=not untouched)
 
+    def resumed(self, claimed: Claimed) -> bool:
+        """Whether somebody has gone on with a task that was handed back."""
+        return bool(claimed.token.resumed())
+
     def abandoned(self, claimed: Claimed) -> bool:
         """Whether nobody waits for it any more."""
         return bool(claimed.token.cancelled())

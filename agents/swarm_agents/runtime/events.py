@@ -36,6 +36,7 @@ TOLD = frozenset(
         "StandbySteppedBack",
         "TaskOvertaken",
         "TaskRunTwice",
+        "TasksResumed",
     }
 )
 

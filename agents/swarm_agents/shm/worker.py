@@ -29,6 +29,7 @@ from swarm_agents.shm.layout import (
     ATTEMPTS_MASK,
     C_HANDED_BACK,
     CELL_BYTES,
+    GEN_MASK,
     H_PAGE_BYTES,
     H_PAGES,
     H_SLOTS_AT,
@@ -37,6 +38,7 @@ from swarm_agents.shm.layout import (
     LANES,
     MAX_ATTEMPTS,
     NO_BLOCK,
+    READY,
     RESULT_HEADER,
     S_BLOCK,
     S_CANCEL,
@@ -205,6 +207,13 @@ class Claim:
         view, words = board.mapping.view, board.words
         flag = struct.unpack_from("<q", view, words[H_SLOTS_AT] + self.slot * SLOT_STRIDE + S_CANCEL)[0]
         return bool(flag) or struct.unpack_from("<q", view, words[H_STATES_AT] + self.slot * 8)[0] != self._mine
+
+    def resumed(self) -> bool:
+        """Whether somebody has gone on with the task since it was handed back: begun it, or ended it."""
+        board = self._board
+        word = struct.unpack_from("<q", board.mapping.view, board.words[H_STATES_AT] + self.slot * 8)[0]
+        waits = word & 7 == READY and (word ^ self._mine) >> 42 & GEN_MASK == 0
+        return word != self._mine and not waits
 
     def __repr__(self) -> str:
         return f"Claim({self.kernel}, {self.task_id[0]:016x}{self.task_id[1]:016x}, attempt {self.attempt})"

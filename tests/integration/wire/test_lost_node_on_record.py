@@ -31,13 +31,18 @@ def test_a_lost_hub_is_told_once_with_its_times_and_so_is_its_return(make_hub: A
     assert (event, fields["peer"], fields["tasks"], fields["level"]) == ("HubLost", "node-b", 5, "warning")
     assert fields["detect"] >= 0.0
     assert fields["claim"] >= 0.0
+    eventually(lambda: len(a.waiting) == 5)
+    first.call(a.work)
+    (event, fields) = eventually(lambda: [told for told in first.told if told[0] == "TasksResumed"])[0]
+    assert (fields["peer"], fields["tasks"]) == ("node-b", 5)
+    assert fields["resume"] >= 0.0
     second.close()
     # It is looked for again and again in vain, which is no further news; then it is there.
     for _ in range(3):
         first.call(lambda: [link.reset() for link in first.hub.peers["node-b"].links.values()])
-    assert len(first.told) == 1
+    assert [told for told, _ in first.told] == ["HubLost", "TasksResumed"]
     make_hub(FakeDesk(), msgspec.structs.replace(of_b, hubs=hubs), node="node-b")
-    eventually(lambda: [told for told, _ in first.told] == ["HubLost", "HubBack"])
+    eventually(lambda: [told for told, _ in first.told] == ["HubLost", "TasksResumed", "HubBack"])
 
 
 def test_what_an_agent_tells_is_an_event_of_its_pod_and_its_stages_are_measured() -> None:
