@@ -1,7 +1,7 @@
-"""Writes the references in `deploy/reference/`: every field of a Swarm, and every command.
+"""Writes the references in `deploy/reference/`: every field of a Swarm, every command, and every metric.
 
-They are made from the CRD and from the commands themselves, so they can't say anything that the product does not;
-`make verify` fails when they are out of date. Run as `python -m swarm_deploy.reference`.
+They are made from the CRD, the commands and the metrics' declarations themselves, so they can't say anything that the
+product does not; `make verify` fails when they are out of date. Run as `python -m swarm_deploy.reference`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from swarm_deploy.cli import COMMANDS
+from swarm_deploy.metrics_reference import metrics_reference
 
 __all__ = ["commands_reference", "main", "swarm_reference"]
 
@@ -120,11 +121,12 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def main() -> int:
-    """Writes both files; they are committed."""
+    """Writes the files; they are committed."""
     out = _DEPLOY / "reference"
     out.mkdir(exist_ok=True)
     (out / "swarm.md").write_text(swarm_reference(yaml.safe_load(_CRD.read_text())))
     (out / "commands.md").write_text(commands_reference())
+    (out / "metrics.md").write_text(metrics_reference())
     return 0
 
 

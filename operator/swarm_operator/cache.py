@@ -83,12 +83,13 @@ class Cache:
         """Seconds since the API server was last heard of, on the watch where that is longest."""
         return max((reflector.age() for reflector in self.reflectors), default=0.0)
 
+    def swarm_views(self) -> Iterator[SwarmView]:
+        """Every Swarm, as observed."""
+        return (view for store in self.stores("Swarm") for view in store if isinstance(view, SwarmView))
+
     def swarms(self) -> Iterator[names.Key]:
-        """Every Swarm."""
-        for store in self.stores("Swarm"):
-            for view in store:
-                if isinstance(view, SwarmView):
-                    yield names.Key(view.namespace, view.name)
+        """The key of every Swarm."""
+        return (names.Key(view.namespace, view.name) for view in self.swarm_views())
 
     def snapshot(self, key: names.Key) -> Snapshot | None:
         """One Swarm as observed now; None when there is none of this name."""

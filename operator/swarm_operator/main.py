@@ -105,14 +105,15 @@ async def _run(options: argparse.Namespace) -> int:
         errors = sorted({f"{r.kind}: {r.error}" for r in cache.reflectors if r.error})
         return "; ".join(errors) or "the first lists are not complete yet"
 
-    metrics.gauge("queue_depth", "Keys that wait.", lambda: len(controller.queue))
-    metrics.gauge("swarms", "Swarms in the cache.", lambda: sum(1 for _ in cache.swarms()))
-    metrics.gauge("pods", "Pods in the cache.", lambda: sum(len(store) for store in cache.stores("Pod")))
-    metrics.gauge("watch_age_seconds", "Since the quietest watch was heard of.", cache.age)
-    metrics.gauge("audit_entries", "Audit entries that this replica has written.", lambda: auditor.entries)
-    metrics.gauge("autoscale_unread_nodes", "Nodes that did not tell their load last.", lambda: autoscaler.unread)
-    metrics.gauge("leading", "1 while this replica writes.", lambda: float(leader is None or leader.leads()))
-    metrics.gauge("events_dropped", "Kubernetes Events that were not written.", lambda: recorder.dropped)
+    metrics.read("queue_depth", lambda: len(controller.queue))
+    metrics.read("swarms", lambda: sum(1 for _ in cache.swarms()))
+    metrics.read("pods", lambda: sum(len(store) for store in cache.stores("Pod")))
+    metrics.read("watch_age_seconds", cache.age)
+    metrics.read("audit_entries", lambda: auditor.entries)
+    metrics.read("autoscale_unread_nodes", lambda: autoscaler.unread)
+    metrics.read("leading", lambda: float(leader is None or leader.leads()))
+    metrics.read("events_dropped", lambda: recorder.dropped)
+    metrics.read_swarms(cache.swarm_views)
     runner, port = await serve(options.http_bind, metrics, alive, ready)
     log.info("started", version=__version__, identity=identity, http_port=port, namespaces=options.namespace or "all")
 

@@ -3,62 +3,84 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from swarm_operator import __version__
+from swarm_operator.exported import ACTIONS, CONDITIONS, OPERATOR, RECONCILED, ROLES, STATES
+from swarm_operator.views import SwarmView
 
 __all__ = ["Metrics"]
 
-_FAST = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_SCALED: Final = "swarm_operator_autoscale_"
+_VALUES: Final = {"True": 1.0, "False": 0.0}
 
 
-class Metrics:
-    """Counters, histograms and gauges of one operator."""
+class Metrics(Collector):
+    """Counters, histograms and gauges of one operator; which there are, `exported.OPERATOR` says."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        r = self.registry
-        self.requests = Counter(
-            "swarm_operator_api_requests_total", "Requests to the API server.", ("method", "kind", "code"), registry=r
-        )
-        self.request_seconds = Histogram(
-            "swarm_operator_api_request_seconds", "How long they took.", ("method",), buckets=_FAST, registry=r
-        )
-        self.reconciles = Counter(
-            "swarm_operator_reconciles_total", "Plans made and carried out.", ("result",), registry=r
-        )
-        self.reconcile_seconds = Histogram(
-            "swarm_operator_reconcile_seconds", "From taking a key to being done with it.", buckets=_FAST, registry=r
-        )
-        self.queue_seconds = Histogram(
-            "swarm_operator_queue_seconds", "How long keys waited in the work queue.", buckets=_FAST, registry=r
-        )
-        self.actions = Counter("swarm_operator_actions_total", "Actions carried out.", ("action", "result"), registry=r)
-        self.status_writes = Counter("swarm_operator_status_writes_total", "Statuses written.", registry=r)
-        self.autoscales = Counter(
-            "swarm_operator_autoscales_total",
-            "Counts that the autoscaler wrote, by direction (out, in), and rounds that failed.",
-            ("result",),
-            registry=r,
-        )
+        self.requests = self._counter("api_requests")
+        self.request_seconds = self._histogram("api_request_seconds")
+        self.reconciles = self._counter("reconciles")
+        self.reconcile_seconds = self._histogram("reconcile_seconds")
+        self.queue_seconds = self._histogram("queue_seconds")
+        self.actions = self._counter("actions")
+        self.status_writes = self._counter("status_writes")
+        self.autoscales = self._counter("autoscales")
         self._autoscale = {
-            name: Gauge(f"swarm_operator_autoscale_{name}", text, ("namespace", "swarm"), registry=r)
-            for name, text in (
-                ("desired", "Compute agents that the autoscaler wants."),
-                ("queue_seconds", "What 19 of 20 tasks waited no longer than, of late."),
-                ("arrivals_per_second", "Tasks that come, per second."),
-                ("completions_per_second", "Tasks that are done, per second."),
-                ("task_seconds", "What a task takes on average."),
-                ("waiting_tasks", "Tasks that wait."),
-                ("busy_agents", "Compute agents that have a task in hand."),
-            )
+            one.name.removeprefix(_SCALED): Gauge(registry=self.registry, **one.arguments("gauge"))
+            for one in OPERATOR
+            if one.name.startswith(_SCALED) and one.labels
         }
+        # There before the first, so that a rate over it is 0 and not absent.
+        for result in RECONCILED:
+            self.reconciles.labels(result)
+        for action, result in itertools.product(ACTIONS, ("done", "failed")):
+            self.actions.labels(action, result)
+        for result in ("out", "in", "failed"):
+            self.autoscales.labels(result)
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            self.request_seconds.labels(method)
+        self._read: list[Callable[[], Metric]] = [
+            lambda: OPERATOR["swarm_operator_build"].info({"version": __version__})
+        ]
+        self.registry.register(self)
 
-    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when it is scraped."""
-        Gauge(f"swarm_operator_{name}", text, registry=self.registry).set_function(read)
+    def _counter(self, name: str) -> Counter:
+        return Counter(registry=self.registry, **OPERATOR[f"swarm_operator_{name}"].arguments("counter"))
+
+    def _histogram(self, name: str) -> Histogram:
+        return Histogram(registry=self.registry, **OPERATOR[f"swarm_operator_{name}"].arguments("histogram"))
+
+    def read(self, name: str, value: Callable[[], float]) -> None:
+        """Has a gauge or counter without labels read when it is scraped."""
+        one = OPERATOR[f"swarm_operator_{name}"]
+        make = one.counter if one.kind == "counter" else one.gauge
+        self._read.append(lambda: make(((), value())))
+
+    def read_swarms(self, swarms: Callable[[], Iterable[SwarmView]]) -> None:
+        """Has each Swarm's status read when it is scraped."""
+        self._read.append(lambda: _agents(swarms()))
+        self._read.append(lambda: _conditions(swarms()))
+
+    def describe(self) -> list[Metric]:
+        """Nothing: registering must not read what is not there yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """What is read when it is scraped."""
+        for read in self._read:
+            yield read()
 
     def autoscale(self, namespace: str, swarm: str, values: Mapping[str, float]) -> None:
         """What the autoscaler knows of a Swarm and wants of it."""
@@ -80,3 +102,26 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+
+def _agents(swarms: Iterable[SwarmView]) -> Metric:
+    return OPERATOR["swarm_operator_agents"].gauge(
+        *(
+            ((swarm.namespace, swarm.name, role, state), float(counts.get(state) or 0))
+            for swarm in swarms
+            for role in ROLES
+            if isinstance(counts := swarm.status.get(role), dict)
+            for state in STATES
+        )
+    )
+
+
+def _conditions(swarms: Iterable[SwarmView]) -> Metric:
+    return OPERATOR["swarm_operator_swarm_condition"].gauge(
+        *(
+            ((swarm.namespace, swarm.name, each["type"]), _VALUES.get(each.get("status", ""), math.nan))
+            for swarm in swarms
+            for each in swarm.status.get("conditions") or ()
+            if each.get("type") in CONDITIONS
+        )
+    )

@@ -28,9 +28,11 @@ from swarm_agents.compute.retries import Waiting
 from swarm_agents.compute.speculation import Reading, Speculation
 from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost
+from swarm_agents.exported import exposition
 from swarm_agents.retry import KEYWORD, Retry, pause
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
+from swarm_agents.runtime.exported import COMPUTE
 from swarm_agents.runtime.scoreboard import RESULTS
 from swarm_agents.runtime.store import task_key
 
@@ -137,11 +139,8 @@ class ComputeAgent(AgentBase):
             self.context.log.info("handed back", task=_name(claim), kernel=claim.kernel)
 
     def metrics(self) -> bytes:
-        lives = (
-            "# HELP swarm_agent_lives How often this agent's place was filled since it was first\n"
-            f"# TYPE swarm_agent_lives gauge\nswarm_agent_lives {self.state.lives}\n"
-        )
-        return self.context.store.metrics() + self._speculation.metrics() + lives.encode()
+        lives = COMPUTE["swarm_agent_lives"].gauge(((), self.state.lives))
+        return exposition(*self.context.store.metrics(), self._speculation.metrics(), lives)
 
     def close(self) -> None:
         self.context.store.close()

@@ -24,11 +24,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from prometheus_client.metrics_core import Metric
 
 from swarm_agents.compute import registry
 from swarm_agents.config import Role
 from swarm_agents.errors import DeadlineExceeded, Fenced, TaskCancelled
 from swarm_agents.retry import KEYWORD, LONGEST_PAUSE, Retry, pause
+from swarm_agents.runtime.exported import COMPUTE, SECOND_RUNS
 from swarm_agents.runtime.straggler import Durations, Running, stragglers
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.places import is_fenced
@@ -250,19 +252,9 @@ class Speculation:
                 event, task=_name(second), kernel=second.kernel, slow=slow, slow_epoch=task.epoch, **fields
             )
 
-    def metrics(self) -> bytes:
-        """How second runs ended, Prometheus text."""
-        name, counts = "swarm_second_runs_total", self.counts
-        lines = [
-            f"# HELP {name} Tasks of slow agents that this agent has run a second time: won (it was first to answer), "
-            "lost, failed (the first run goes on), yielded (to fresh work), refused (it may be begun once only)",
-            f"# TYPE {name} counter",
-            *(
-                f'{name}{{result="{result}"}} {counts[result]}'
-                for result in ("won", "lost", "failed", "yielded", "refused")
-            ),
-        ]
-        return ("\n".join(lines) + "\n").encode()
+    def metrics(self) -> Metric:
+        """How second runs ended."""
+        return COMPUTE["swarm_second_runs"].counter(*(((result,), self.counts[result]) for result in SECOND_RUNS))
 
 
 def _may_run_twice(kernel: registry.Kernel, kwargs: dict[str, Any]) -> bool:

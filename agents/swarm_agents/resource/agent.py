@@ -21,7 +21,8 @@ from swarm_agents.resource import metrics
 from swarm_agents.resource.desk import Desk
 from swarm_agents.resource.hub import Hub
 from swarm_agents.resource.rest import Rest
-from swarm_agents.resource.sensors import Sensors
+from swarm_agents.resource.sensors import SENSORS, Sensors, shared_memory
+from swarm_agents.resource.thermal import temperature, throttling
 from swarm_agents.runtime.agent import AsyncAgent
 from swarm_agents.wire.keys import load_keys
 from swarm_agents.wire.report import describe_board
@@ -48,7 +49,14 @@ class ResourceAgent(AsyncAgent):
         import zmq.utils.monitor  # noqa: F401
 
     def start(self) -> None:
-        self.sensors = Sensors()
+        self.sensors = Sensors(
+            {
+                **SENSORS,
+                "shared_memory": shared_memory(self.context.board.directory),
+                "temperature": temperature(),
+                "throttling": throttling(),
+            }
+        )
         self.sensors.read(self.context.settings.sensing.disabled)
         self.keys = load_keys(self.context.identity.keys_dir)
 

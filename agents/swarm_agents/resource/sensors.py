@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
 from msgspec import Struct
 
-__all__ = ["SENSORS", "Availability", "Reading", "Sensors"]
+__all__ = ["SENSORS", "Availability", "Reading", "Sensors", "shared_memory"]
 
 
 class Availability(enum.StrEnum):
@@ -60,7 +61,23 @@ def _frequency() -> Reading:
     return Reading(kind, {"cpu_frequency_hertz": frequency.current * 1e6})
 
 
-#: By the names that `spec.resource.sensors` uses.
+def shared_memory(directory: Path) -> Callable[[], Reading]:
+    """A sensor of the file system that a directory lies in: the node's shared memory, where the board is."""
+
+    def read() -> Reading:
+        found = os.statvfs(directory)
+        return Reading(
+            Availability.AVAILABLE,
+            {
+                "shared_memory_size_bytes": float(found.f_blocks * found.f_frsize),
+                "shared_memory_available_bytes": float(found.f_bavail * found.f_frsize),
+            },
+        )
+
+    return read
+
+
+#: Those that need to be told nothing, by the names that `spec.resource.sensors` uses.
 SENSORS: Mapping[str, Callable[[], Reading]] = {
     "cpu": _cpu,
     "memory": _memory,

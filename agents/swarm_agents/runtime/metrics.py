@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from swarm_agents import __version__
 from swarm_agents.config import Priority
+from swarm_agents.runtime.exported import POD, WITNESSES
 from swarm_agents.runtime.ledger import set_aside
 from swarm_agents.runtime.scoreboard import BUCKETS
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Metrics"]
 
-_FAILOVER_BUCKETS = (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-
 
 class Metrics(Collector):
     """A registry of what one pod exports."""
@@ -37,30 +35,12 @@ class Metrics(Collector):
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._registry = CollectorRegistry()
-        self._failover = Histogram(
-            "swarm_failover_seconds",
-            "Seconds of the stages of the failovers that this pod declared: detect (last heartbeat to declared dead), "
-            "claim (to all its tasks being free again), resume (to the first of them running elsewhere)",
-            ["stage"],
-            registry=self._registry,
-            buckets=_FAILOVER_BUCKETS,
-        )
+        self._failover = Histogram(registry=self._registry, **POD["swarm_failover_seconds"].arguments("histogram"))
         self._replaced = Histogram(
-            "swarm_agent_replaced_seconds",
-            "Seconds from the death of this pod's agent to the next process (fork) and to its taking work (ready)",
-            ["stage"],
-            registry=self._registry,
-            buckets=_FAILOVER_BUCKETS,
+            registry=self._registry, **POD["swarm_agent_replaced_seconds"].arguments("histogram")
         )
-        self._fences = Counter(
-            "swarm_fences_total",
-            "Agents that this pod's supervisor declared dead, by the witness: exit (it ended), process, lock, stopped, "
-            "dying (killed, and not ended yet), confirmed (silent, as two watchers say), "
-            "heartbeat (silent for deadAfter)",
-            ["witness"],
-            registry=self._registry,
-        )
-        for witness in ("exit", "process", "lock", "stopped", "dying", "confirmed", "heartbeat"):
+        self._fences = Counter(registry=self._registry, **POD["swarm_fences"].arguments("counter"))
+        for witness in WITNESSES:
             self._fences.labels(witness)
         for histogram, stages in ((self._failover, ("detect", "claim", "resume")), (self._replaced, ("fork", "ready"))):
             for stage in stages:
@@ -90,9 +70,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         supervisor = self._supervisor
         identity, scores = supervisor.identity, supervisor.scoreboard
-        yield InfoMetricFamily(
-            "swarm_agent",
-            "Who this agent is",
+        yield POD["swarm_agent"].info(
             {
                 "swarm": identity.swarm,
                 "namespace": identity.namespace,
@@ -102,70 +80,44 @@ class Metrics(Collector):
                 "node": identity.node,
                 "revision": identity.revision,
                 "version": __version__,
-            },
+            }
         )
-        yield _gauge("swarm_agent_up", "1 while the agent is ready for work", float(not supervisor.unready()))
-        yield _gauge("swarm_agent_epoch", "The agent's epoch on its node's board", supervisor.epoch)
-        yield _gauge("swarm_agent_active", "1 while the agent takes part, 0 for a standby in wait", supervisor.acting)
-        yield _gauge("swarm_agent_draining", "1 while the agent claims nothing more", supervisor.draining)
-        yield _gauge("swarm_tasks_running", "Tasks in hand", scores.running)
-        restarts = CounterMetricFamily(
-            "swarm_agent_restarts", "Agents that this pod's supervisor has replaced after they died"
-        )
-        restarts.add_metric([], supervisor.restarts.total)
-        yield restarts
-        rejoins = CounterMetricFamily("swarm_agent_rejoins", "Times that the agent found itself fenced and rejoined")
-        rejoins.add_metric([], scores.rejoins)
-        yield rejoins
-        guard = supervisor.guard
-        for name, text, count in (
-            ("swarm_suspicions", "Agents that this pod's supervisor suspected", guard.watch.suspicions),
-            ("swarm_suspicions_withdrawn", "Suspects that were heard again", guard.watch.withdrawn),
+        guard, cores = supervisor.guard, supervisor.cores
+        for name, value in (
+            ("swarm_agent_up", not supervisor.unready()),
+            ("swarm_agent_epoch", supervisor.epoch),
+            ("swarm_agent_active", supervisor.acting),
+            ("swarm_agent_draining", supervisor.draining),
+            ("swarm_agent_unfit", bool(supervisor.unfit)),
+            ("swarm_agent_cores", len(cores.cpus)),
+            ("swarm_agent_cores_exclusive", math.nan if cores.exclusive is None else cores.exclusive),
+            ("swarm_agent_cores_exclusive_wanted", supervisor.wishes.pins),
+            ("swarm_tasks_running", scores.running),
         ):
-            family = CounterMetricFamily(name, text)
-            family.add_metric([], count)
-            yield family
+            yield POD[name].gauge(((), float(value)))
+        for name, count in (
+            ("swarm_agent_restarts", supervisor.restarts.total),
+            ("swarm_agent_rejoins", scores.rejoins),
+            ("swarm_suspicions", guard.watch.suspicions),
+            ("swarm_suspicions_withdrawn", guard.watch.withdrawn),
+        ):
+            yield POD[name].counter(((), count))
         limits = guard.limits()
-        threshold = GaugeMetricFamily(
-            "swarm_detection_threshold_seconds",
-            "Silence from which an agent of the node is suspected, dead if a second witness agrees, dead anyway",
-            labels=["stage"],
+        yield POD["swarm_detection_threshold_seconds"].gauge(
+            *(((stage,), getattr(limits, stage)) for stage in ("suspect", "confirmed", "dead"))
         )
-        for stage in ("suspect", "confirmed", "dead"):
-            threshold.add_metric([stage], getattr(limits, stage))
-        yield threshold
-        tasks = CounterMetricFamily("swarm_tasks", "Tasks that the agent has ended", labels=["result", "priority"])
-        for labels, count in scores.tasks().items():
-            tasks.add_metric(labels, count)
-        yield tasks
-        seconds = HistogramMetricFamily(
-            "swarm_task_seconds", "Seconds from a task's claim to its commit", labels=["priority"]
-        )
+        yield POD["swarm_tasks"].counter(*scores.tasks().items())
         bounds = [*map(str, BUCKETS), "+Inf"]
-        for priority in Priority:
-            counts, total = scores.histogram(priority)
-            seconds.add_metric([str(priority)], list(zip(bounds, map(float, counts), strict=True)), total)
-        yield seconds
-        cores = supervisor.cores
-        yield _gauge("swarm_agent_cores", "CPUs that the agent may run on", len(cores.cpus))
-        yield _gauge(
-            "swarm_agent_cores_exclusive",
-            "1 when these CPUs are the agent's alone, 0 when not, NaN when that is not known",
-            math.nan if cores.exclusive is None else float(cores.exclusive),
+        yield POD["swarm_task_seconds"].histogram(
+            *(
+                ((str(priority),), list(zip(bounds, map(float, counts), strict=True)), total)
+                for priority in Priority
+                for counts, total in (scores.histogram(priority),)
+            )
         )
-        yield from self._board()
+        aside = len(set_aside(supervisor.board.directory))
+        yield POD["swarm_tasks_set_aside"].gauge(((identity.node,), aside))
         yield from self._process()
-
-    def _board(self) -> Iterator[Metric]:
-        supervisor = self._supervisor
-        node = supervisor.identity.node
-        aside = GaugeMetricFamily(
-            "swarm_tasks_set_aside",
-            "Tasks of the node that were given up of late; `GET /v1/swarm` lists them with who died over them",
-            labels=["node"],
-        )
-        aside.add_metric([node], len(set_aside(supervisor.board.directory)))
-        yield aside
 
     def _process(self) -> Iterator[Metric]:
         """CPU and memory of the agent's process; absent while there is none."""
@@ -175,15 +127,7 @@ class Metrics(Collector):
                 fields = stat.read().rpartition(")")[2].split()
         except OSError:
             return
-        cpu = CounterMetricFamily("swarm_agent_cpu_seconds", "CPU seconds of the present agent process")
-        cpu.add_metric([], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
-        yield cpu
-        yield _gauge(
-            "swarm_agent_resident_memory_bytes",
-            "Resident memory of the agent process",
-            int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
-        )
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        yield POD["swarm_agent_cpu_seconds"].counter(((), used))
+        resident = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        yield POD["swarm_agent_resident_memory_bytes"].gauge(((), resident))

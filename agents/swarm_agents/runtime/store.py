@@ -27,8 +27,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prometheus_client.metrics_core import Metric
+
 from swarm_agents.config import Checkpoints
 from swarm_agents.errors import PayloadTooLarge, SharedMemoryFull
+from swarm_agents.runtime.exported import CHECKPOINTS, COMPUTE
 from swarm_agents.runtime.keepfile import Head, KeepFile, Kept, Parts, file_bytes, read, split
 
 if TYPE_CHECKING:
@@ -243,22 +246,15 @@ class Store:
                 return
         drop(file)
 
-    def metrics(self) -> bytes:
-        """What became of checkpoints, Prometheus text."""
-        counts, lines = self.counts, []
-        for name, text, samples in (
-            (
-                "swarm_checkpoints_total",
-                "Checkpoints by what became of them; skipped: no room",
-                {f'{{result="{kind}"}}': counts[kind] for kind in ("kept", "skipped", "fenced")},
-            ),
-            ("swarm_checkpoint_bytes_total", "Bytes of checkpoints that were kept", {"": counts["bytes"]}),
-            ("swarm_checkpoints_resumed_total", "Tasks that went on from a checkpoint", {"": counts["resumed"]}),
-            ("swarm_checkpoints_unusable_total", "Torn or outdated checkpoints met", {"": counts["torn"]}),
-        ):
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} counter"]
-            lines += [f"{name}{labels} {value}" for labels, value in samples.items()]
-        return ("\n".join(lines) + "\n").encode()
+    def metrics(self) -> list[Metric]:
+        """What became of checkpoints."""
+        counts = self.counts
+        return [
+            COMPUTE["swarm_checkpoints"].counter(*(((result,), counts[result]) for result in CHECKPOINTS)),
+            COMPUTE["swarm_checkpoint_bytes"].counter(((), counts["bytes"])),
+            COMPUTE["swarm_checkpoints_resumed"].counter(((), counts["resumed"])),
+            COMPUTE["swarm_checkpoints_unusable"].counter(((), counts["torn"])),
+        ]
 
     def close(self) -> None:
         """Lets go of what was kept in reserve."""

@@ -16,6 +16,7 @@ from swarm_agents.compute.context import Context
 from swarm_agents.compute.registry import kernel
 from swarm_agents.compute.speculation import Reading, Speculation
 from swarm_agents.config import Checkpoints, Failover
+from swarm_agents.exported import exposition
 from swarm_agents.retry import KEYWORD, Retry
 from swarm_agents.runtime.scoreboard import Scoreboard
 from swarm_agents.runtime.store import Store, task_key
@@ -268,6 +269,6 @@ def test_how_second_runs_ended_is_exported(node: Node) -> None:
     node.give("speculation.walk", 1)
     node.look()
     node.look(after=1.0)
-    text = node.speculation.metrics().decode()
+    text = exposition(node.speculation.metrics()).decode()
     assert 'swarm_second_runs_total{result="won"} 1' in text
     assert 'swarm_second_runs_total{result="yielded"} 0' in text

@@ -26,7 +26,7 @@ def test_an_address_that_is_none_says_how_to_write_one(text: str) -> None:
 async def test_probes_say_what_is_wrong_and_metrics_are_prometheus_text() -> None:
     wrong = {"alive": "", "ready": "the first lists are not complete yet"}
     metrics = Metrics()
-    metrics.gauge("swarms", "Swarms.", lambda: 3)
+    metrics.read("swarms", lambda: 3)
     metrics.observe_request("GET", "Pod", 200, 0.01)
     runner, port = await serve("127.0.0.1:0", metrics, lambda: wrong["alive"], lambda: wrong["ready"])
     try:
