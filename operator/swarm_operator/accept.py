@@ -44,7 +44,6 @@ _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
     "spec.security.networkPolicy": lambda s: s.security.network_policy,
     "spec.security.keyRotation": lambda s: s.security.key_rotation is not None,
     "spec.security.allowPickle": lambda s: s.security.allow_pickle,
-    "spec.rollout.autoRollback": lambda s: s.rollout.auto_rollback,
 }
 
 

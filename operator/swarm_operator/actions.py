@@ -14,6 +14,7 @@ from swarm_operator.capacity import Demand
 
 if TYPE_CHECKING:
     from swarm_operator.placing import Placing
+    from swarm_operator.rollback import Course
 
 __all__ = [
     "Action",
@@ -27,6 +28,7 @@ __all__ = [
     "EnsurePodGroup",
     "FailGang",
     "LiftGate",
+    "MarkRevision",
     "Plan",
     "PushSettings",
     "RepairPod",
@@ -60,6 +62,17 @@ class Apply(Action):
 
     def describe(self) -> str:
         return f"{'Repair' if self.exists else 'Create'} {self.kind}/{self.name}"
+
+
+@dataclass(frozen=True)
+class MarkRevision(Apply):
+    """Note on a ControllerRevision what became of it: `outcome` is ready or failed, `why` is for people."""
+
+    outcome: str = ""
+    why: str = ""
+
+    def describe(self) -> str:
+        return f"Mark {self.kind}/{self.name} as {self.outcome}" + (f": {self.why}" if self.why else "")
 
 
 @dataclass(frozen=True)
@@ -224,6 +237,8 @@ class Plan:
     #: Seconds from the `now` that the plan was made with.
     requeue_after: float | None = None
     revision: str = ""
+    #: Which revision is carried out and why that one; None for a Swarm that is not carried out.
+    course: Course | None = None
     settings: Settings | None = None
     settings_revision: str = ""
     #: Every running agent acknowledged `settings_revision`.

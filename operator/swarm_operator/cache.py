@@ -20,7 +20,7 @@ from swarm_operator.gang import GangView
 from swarm_operator.keys import KeyMemory, examine
 from swarm_operator.kube import Api
 from swarm_operator.reflector import Reflector
-from swarm_operator.snapshot import Snapshot
+from swarm_operator.snapshot import Refused, Snapshot
 from swarm_operator.store import Store, key_of, objects_of
 from swarm_operator.views import CHILD_KINDS, NodeView, ObjectView, PodView, SwarmView, View, decode, secret_data
 
@@ -58,6 +58,8 @@ class Cache:
         self.autoscaling: Callable[[str], Decision | None] = lambda uid: None
         #: What is known of its gang, by its UID.
         self.gang: Callable[[str], GangView] = lambda uid: GangView()
+        #: Since when its pods are refused.
+        self.refused: Callable[[names.Key], Refused | None] = lambda key: None
         for kind in ("Swarm", "Pod", "Node", *CHILD_KINDS):
             selector = names.LABEL_SWARM if kind not in ("Swarm", "Node") else ""
             for space in ("",) if kind == "Node" else self._spaces:
@@ -116,6 +118,7 @@ class Cache:
             audit=self.anchor(swarm.uid),
             autoscaling=self.autoscaling(swarm.uid),
             gang=self.gang(swarm.uid),
+            refused=self.refused(key),
         )
 
     def nodes(self) -> tuple[NodeView, ...]:

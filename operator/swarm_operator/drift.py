@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["covers", "excess"]
+from swarm_operator.views import ObjectView
+
+__all__ = ["as_wanted", "covers", "excess", "waits_for"]
 
 #: The API server leaves these out of what it answers where they are false. Of others (`automountServiceAccountToken`)
 #: the absence means something else, so this can't be a rule for every field.
@@ -36,6 +38,21 @@ def covers(desired: Any, observed: Any) -> bool:
             return True
         return all(any(covers(item, other) for other in observed) for item in desired)
     return bool(desired == observed)
+
+
+def as_wanted(manifest: dict[str, Any], observed: ObjectView) -> bool:
+    """Whether an object holds everything that its manifest says, labels and owners included."""
+    wanted = {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind", "metadata")}
+    meta = {k: manifest["metadata"][k] for k in ("labels", "ownerReferences")}
+    return covers(wanted, observed.body) and covers(meta, observed.body["metadata"])
+
+
+def waits_for(observed: ObjectView | None, uid: str, blocked: list[str]) -> bool:
+    """An object that is on its way out, or an earlier Swarm's, is waited for; its DELETED event wakes the key."""
+    if observed is None or (not observed.deleting and (uid in observed.owners or not observed.owners)):
+        return False
+    blocked.append(f"{observed.kind} {observed.name} of an earlier Swarm is not gone yet")
+    return True
 
 
 def excess(desired: dict[str, Any], observed: dict[str, Any], paths: Iterable[tuple[str, ...]]) -> dict[str, Any]:

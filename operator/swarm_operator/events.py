@@ -18,7 +18,17 @@ from typing import Any, Final
 
 import structlog
 
-from swarm_operator.actions import Action, Apply, CreatePod, Delete, DeletePod, DrainPod, EnsureKeys, RepairPod
+from swarm_operator.actions import (
+    Action,
+    Apply,
+    CreatePod,
+    Delete,
+    DeletePod,
+    DrainPod,
+    EnsureKeys,
+    MarkRevision,
+    RepairPod,
+)
 from swarm_operator.api.v1alpha1 import API_VERSION, KIND
 from swarm_operator.execute import Failure
 from swarm_operator.kube import Api, ApiError
@@ -56,10 +66,15 @@ class Note:
 def notes_of(done: Iterable[Action], failures: Sequence[Failure]) -> list[Note]:
     """What a plan's outcome says to people."""
     by_reason: dict[str, list[str]] = {}
+    notes: list[Note] = []
     for action in done:
         match action:
             case CreatePod():
                 by_reason.setdefault("Created", []).append(f"pod {action.name}")
+            case MarkRevision(outcome="failed"):
+                notes.append(Note("Warning", "RolledBack", f"{action.name} failed and is rolled back: {action.why}"))
+            case MarkRevision():
+                notes.append(Note("Normal", "RevisionReady", f"{action.name}: all agents of the revision are ready"))
             case Apply(exists=False):
                 by_reason.setdefault("Created", []).append(f"{action.kind} {action.name}")
             case EnsureKeys(exists=False):
@@ -76,7 +91,7 @@ def notes_of(done: Iterable[Action], failures: Sequence[Failure]) -> list[Note]:
                 by_reason.setdefault("Deleted", []).append(f"{action.kind} {action.name}")
             case DrainPod(again=False):
                 by_reason.setdefault("Draining", []).append(f"pod {action.name}")
-    notes = [
+    notes += [
         Note("Warning" if reason == "NodeLost" else "Normal", reason, f"{reason} {_listed(items)}")
         for reason, items in by_reason.items()
     ]

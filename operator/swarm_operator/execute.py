@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,7 +48,7 @@ from swarm_operator.cache import Cache
 from swarm_operator.keys import KeyMemory, complete
 from swarm_operator.kube import Api, ApiError, NotLeader
 from swarm_operator.names import Key
-from swarm_operator.snapshot import Snapshot
+from swarm_operator.snapshot import Refused, Snapshot
 from swarm_operator.starter import Starter
 from swarm_operator.views import AgentReport, ObjectView, PodView, View, decode, secret_data
 
@@ -58,6 +59,10 @@ _PER_KEY: Final = 24
 _GLOBAL: Final = 64
 #: How soon to look again after an agent did not answer; the planner knows when to ask it again.
 UNANSWERED: Final = 0.5
+
+#: Answers that say that a pod is not admitted as it is, and for how many Swarms they are remembered.
+_REFUSALS: Final = (400, 403, 422)
+_REFUSED_KEPT: Final = 1000
 
 log = structlog.get_logger("execute")
 
@@ -98,6 +103,7 @@ class Executor:
         *,
         leads: Callable[[], bool] = lambda: True,
         new_keys: Callable[[Any, Any], dict[str, str]] = complete,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._api, self._cache, self._agents, self._memory = api, cache, agents, memory
         self._leads, self._new_keys = leads, new_keys
@@ -106,8 +112,11 @@ class Executor:
         self._asking: dict[str, asyncio.Task[None]] = {}
         #: Told of a Swarm whose agents said something new, and how soon (seconds) to look at it again.
         self.on_news: Callable[[Key, float], None] = lambda key, delay: None
+        self._now = now
+        self._refused: dict[Key, Refused] = {}
         self._starter = Starter(api, cache, lambda key: self.on_news(key, 0.0))
         cache.gang = self._starter.view
+        cache.refused = self._refused.get
 
     async def execute(self, snapshot: Snapshot, plan: Plan) -> Outcome:
         """Does all actions of a plan.
@@ -131,7 +140,20 @@ class Executor:
                     raise result
                 else:
                     outcome.done.append(action)
+        self._note_refusals(snapshot.key, outcome)
         return outcome
+
+    def _note_refusals(self, key: Key, outcome: Outcome) -> None:
+        """Remembers since when no pod could be made; that is forgotten once one is, or none is wanted."""
+        made = any(isinstance(action, CreatePod) for action in outcome.done)
+        refused = [f.error for f in outcome.failures if isinstance(f.action, CreatePod) and f.error.status in _REFUSALS]
+        before = self._refused.pop(key, None)
+        if refused and not made:
+            self._refused[key] = Refused(before.since if before else self._now(), str(refused[0])[:300])
+        elif before and any(failure.action.stage == 0 for failure in outcome.failures):
+            self._refused[key] = before  # pods were not even tried
+        while len(self._refused) > _REFUSED_KEPT:
+            del self._refused[next(iter(self._refused))]
 
     async def _bounded(self, own: asyncio.Semaphore, action: Action, snapshot: Snapshot, plan: Plan) -> None:
         async with own, self._limit:

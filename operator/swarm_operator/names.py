@@ -14,9 +14,11 @@ from typing import Final, NamedTuple
 from swarm_agents.config import Role
 
 __all__ = [
+    "ANNOTATION_FAILED",
     "ANNOTATION_GANG",
     "ANNOTATION_GANG_FAILED",
     "ANNOTATION_NODE",
+    "ANNOTATION_READY",
     "ANNOTATION_RECORD",
     "AUTOSCALER",
     "FIELD_MANAGER",
@@ -57,6 +59,9 @@ ANNOTATION_NODE: Final = f"{_PREFIX}/node"
 ANNOTATION_GANG: Final = f"{_PREFIX}/gang"
 #: That the group did not come to start as a whole, on those of its pods that did.
 ANNOTATION_GANG_FAILED: Final = f"{_PREFIX}/gang-failed"
+#: On a ControllerRevision: when all agents of the revision were ready, or why they did not become so.
+ANNOTATION_READY: Final = f"{_PREFIX}/ready"
+ANNOTATION_FAILED: Final = f"{_PREFIX}/failed"
 #: Scheduling gate of a pod whose group waits for room.
 GANG_GATE: Final = f"{_PREFIX}/gang"
 #: The facts of an Event, as JSON.

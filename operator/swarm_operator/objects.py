@@ -6,6 +6,7 @@ written can't be compared, and so would not be repaired.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, SETTINGS_FILE, Role, Settings, encode_settings
@@ -161,12 +162,15 @@ def budget_manifest(swarm: SwarmView, min_available: int) -> dict[str, Any]:
     }
 
 
-def revision_manifest(swarm: SwarmView, revision: str, number: int, part: dict[str, Any]) -> dict[str, Any]:
-    """The rolling part of one spec."""
+def revision_manifest(
+    swarm: SwarmView, revision: str, number: int, part: dict[str, Any], marks: Mapping[str, str]
+) -> dict[str, Any]:
+    """The rolling part of one spec, and what became of it (annotations)."""
+    meta = metadata(swarm, controller_revision(swarm.name, revision))
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
-        "metadata": metadata(swarm, controller_revision(swarm.name, revision)),
+        "metadata": {**meta, "annotations": dict(marks)} if marks else meta,
         "revision": number,
         "data": {"spec": part},
     }

@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from swarm_agents.config import Role, Settings, settings_revision
-from swarm_operator import names, objects, troubles
+from swarm_operator import history, names, objects, troubles
 from swarm_operator.accept import refusals
 from swarm_operator.actions import (
     Action,
     Apply,
     CreatePod,
-    Delete,
     DeletePod,
     DrainPod,
     EnsureKeys,
@@ -30,23 +29,21 @@ from swarm_operator.actions import (
 )
 from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
-from swarm_operator.drift import covers, excess
+from swarm_operator.drift import as_wanted, excess, waits_for
 from swarm_operator.nodes import losses, matching_nodes, may_start
 from swarm_operator.pinning import asks
 from swarm_operator.placing import Placing, remembered, settle
 from swarm_operator.pods import pod_manifest
 from swarm_operator.private_board import in_pod
 from swarm_operator.resource_plan import decide_resource
-from swarm_operator.revision import revision_of, rolling_part
+from swarm_operator.rollback import course_of, judge
 from swarm_operator.rollout import Agent, Decision, Target, budget, decide
 from swarm_operator.settings import hub_of, settings_of
 from swarm_operator.snapshot import KEY_NAMES, Snapshot
-from swarm_operator.views import ObjectView, PodView
+from swarm_operator.views import PodView
 
-__all__ = ["HISTORY", "agents_of", "plan"]
+__all__ = ["agents_of", "plan"]
 
-#: ControllerRevisions that are kept beside those that pods still run by.
-HISTORY = 5
 #: How long a push that failed is put off, at first and at most.
 _PUSH_RETRY = 0.5
 _PUSH_RETRY_MAX = 30.0
@@ -82,7 +79,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
             standby=_counts(agents, Role.STANDBY, 0, ""),
             resource=_counts(agents, Role.RESOURCE, 0, ""),
         )
-    revision = revision_of(spec)
+    course = course_of(snapshot, spec)
+    spec, revision = course.spec, course.revision
     missing = losses(spec, snapshot.nodes, snapshot.gone_nodes, now)
     agents = agents_of(snapshot, missing.lost)
     by_role = {role: [agent for agent in agents if agent.name.role is role] for role in Role}
@@ -109,13 +107,25 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         for agent in by_role[Role.COMPUTE if in_pod(spec) else Role.RESOURCE]
         if agent.alive and agent.running and not agent.lost and agent.pod.uid not in (ending if in_pod(spec) else going)
     ]
+    wanted_nodes = sum(may_start(node) or _has_agent(by_role[Role.RESOURCE], name) for name, node in nodes.items())
+    verdict = judge(
+        snapshot,
+        course,
+        {
+            Role.COMPUTE: (by_role[Role.COMPUTE], compute.count),
+            Role.STANDBY: (by_role[Role.STANDBY], standby.count),
+            Role.RESOURCE: (by_role[Role.RESOURCE], wanted_nodes),
+        },
+        now,
+    )
     settings = settings_of(swarm, spec, revision, hubs)
     wanted_settings = settings_revision(settings)
 
     actions: list[Action] = []
     blocked: list[str] = []
-    actions += _children(snapshot, spec, settings, revision, compute, agents, blocked)
-    requeue: list[float] = [missing.again_in] if missing.again_in is not None else []
+    actions += _children(snapshot, spec, settings, compute, blocked)
+    actions += history.actions(snapshot, course, verdict, {agent.pod.revision for agent in agents}, blocked, now)
+    requeue: list[float] = [wait for wait in (missing.again_in, verdict.again_in) if wait is not None]
     actions += placing.actions
     requeue += [placing.requeue] if placing.requeue is not None else []
     for decision in decisions.values():
@@ -128,11 +138,11 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     actions += [*pushes, *asked]
     silent = troubles.look_again(snapshot.pods, now)
     requeue += [delay for delay in (wait, look_again, silent) if delay is not None]
-    wanted_nodes = sum(may_start(node) or _has_agent(by_role[Role.RESOURCE], name) for name, node in nodes.items())
     return Plan(
         actions=tuple(sorted(actions, key=lambda action: action.stage)),
         requeue_after=min(requeue, default=None),
         revision=revision,
+        course=course,
         settings=settings,
         settings_revision=wanted_settings,
         acknowledged=acknowledged,
@@ -257,57 +267,37 @@ def _children(
     snapshot: Snapshot,
     spec: SwarmSpec,
     settings: Settings,
-    revision: str,
     compute: Target,
-    agents: Iterable[Agent],
     blocked: list[str],
 ) -> list[Action]:
-    """What is not a pod: created, repaired, and old revisions deleted."""
+    """What is neither a pod nor a revision: created and repaired."""
     swarm = snapshot.swarm
-    number = _revision_number(snapshot, revision)
     wanted = [
         objects.service_account_manifest(swarm),
         objects.config_map_manifest(swarm, settings),
         objects.agents_service_manifest(swarm, spec),
         objects.api_service_manifest(swarm, spec),
         objects.budget_manifest(swarm, max(0, compute.count - max(1, compute.unavailable))),
-        objects.revision_manifest(swarm, revision, number, rolling_part(spec)),
     ]
     actions: list[Action] = []
     for manifest in wanted:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         observed = snapshot.objects.get((kind, name))
-        if _waits_for(observed, swarm.uid, blocked):
+        if waits_for(observed, swarm.uid, blocked):
             continue
         if observed is None:
             actions.append(Apply(kind, name, manifest))
             continue
         remove = excess(manifest, observed.body, objects.EXACT[kind])
-        if remove or not _as_wanted(manifest, observed):
+        if remove or not as_wanted(manifest, observed):
             actions.append(Apply(kind, name, manifest, exists=True, remove=remove))
-    actions += _keys(snapshot, blocked)
-    actions += _old_revisions(snapshot, revision, agents)
-    return actions
-
-
-def _waits_for(observed: ObjectView | None, uid: str, blocked: list[str]) -> bool:
-    """An object that is on its way out, or an earlier Swarm's, is waited for; its DELETED event wakes the key."""
-    if observed is None or (not observed.deleting and (uid in observed.owners or not observed.owners)):
-        return False
-    blocked.append(f"{observed.kind} {observed.name} of an earlier Swarm is not gone yet")
-    return True
-
-
-def _as_wanted(manifest: dict[str, Any], observed: ObjectView) -> bool:
-    wanted = {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind", "metadata")}
-    meta = {k: manifest["metadata"][k] for k in ("labels", "ownerReferences")}
-    return covers(wanted, observed.body) and covers(meta, observed.body["metadata"])
+    return actions + _keys(snapshot, blocked)
 
 
 def _keys(snapshot: Snapshot, blocked: list[str]) -> list[Action]:
     name = names.secret(snapshot.swarm.name)
     observed = snapshot.objects.get(("Secret", name))
-    if _waits_for(observed, snapshot.swarm.uid, blocked):
+    if waits_for(observed, snapshot.swarm.uid, blocked):
         return []
     if observed is None:
         return [EnsureKeys("Secret", name, snapshot.keys.missing)]
@@ -315,31 +305,6 @@ def _keys(snapshot: Snapshot, blocked: list[str]) -> list[Action]:
     have = observed.body.get("data") or {}
     extra: dict[str, Any] = {key: None for key in have if key not in KEY_NAMES}
     remove = {"data": extra} if extra else {}
-    if snapshot.keys.missing or remove or not _as_wanted({**manifest, "data": {}}, observed):
+    if snapshot.keys.missing or remove or not as_wanted({**manifest, "data": {}}, observed):
         return [EnsureKeys("Secret", name, snapshot.keys.missing, exists=True, remove=remove)]
     return []
-
-
-def _revisions(snapshot: Snapshot) -> list[ObjectView]:
-    found = [view for (kind, _), view in snapshot.objects.items() if kind == "ControllerRevision"]
-    return sorted(found, key=lambda view: (int(view.body.get("revision") or 0), view.name))
-
-
-def _revision_number(snapshot: Snapshot, revision: str) -> int:
-    """Counted up; a revision that is returned to is the newest again."""
-    own = names.controller_revision(snapshot.swarm.name, revision)
-    known = {view.name: int(view.body.get("revision") or 0) for view in _revisions(snapshot)}
-    highest = max(known.values(), default=0)
-    others = max((number for name, number in known.items() if name != own), default=0)
-    return highest if known.get(own) == highest and highest > others else highest + 1
-
-
-def _old_revisions(snapshot: Snapshot, revision: str, agents: Iterable[Agent]) -> list[Action]:
-    name_of = names.controller_revision
-    needed = {name_of(snapshot.swarm.name, r) for r in {revision, *(agent.pod.revision for agent in agents)}}
-    spare = [
-        view
-        for view in _revisions(snapshot)
-        if view.name not in needed and not view.deleting and snapshot.swarm.uid in view.owners
-    ]
-    return [Delete(view.kind, view.name, view.uid) for view in spare[: max(0, len(spare) - HISTORY)]]

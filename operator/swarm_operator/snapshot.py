@@ -13,7 +13,7 @@ from swarm_operator.gang import GangView
 from swarm_operator.names import Key
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
 
-__all__ = ["KEY_NAMES", "KeyState", "Snapshot"]
+__all__ = ["KEY_NAMES", "KeyState", "Refused", "Snapshot"]
 
 #: The Secret's keys, which the agents read as files.
 KEY_NAMES = ("hub.public", "hub.secret", "client.public", "client.secret", "token")
@@ -27,6 +27,14 @@ class KeyState:
     missing: tuple[str, ...] = KEY_NAMES
     #: The hubs' CURVE public key (Z85), empty when it is missing.
     hub_public: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Since when (seconds since the epoch) the API server has refused to make any pod, and its last words."""
+
+    since: float
+    why: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Snapshot:
     autoscaling: Decision | None = None
     #: What is known of its agents' common start.
     gang: GangView = field(default_factory=GangView)
+    #: That its pods are refused; None when the last ones were made.
+    refused: Refused | None = None
 
     #: What the planner has made of the pods already, by the nodes that it holds for lost: planning and the status ask
     #: for all agents again and again, and there may be thousands.

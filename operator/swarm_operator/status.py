@@ -20,6 +20,7 @@ from swarm_operator.pinning import cores_listed
 from swarm_operator.placed import placement_conditions
 from swarm_operator.plan import agents_of
 from swarm_operator.private_board import in_pod
+from swarm_operator.rollback import ROLLED_BACK, rolled_back
 from swarm_operator.snapshot import Snapshot
 
 __all__ = [
@@ -55,6 +56,7 @@ STOPPING: Final = "Stopping"
 NOT_SUSPENDED: Final = "NotSuspended"
 # Reasons of Progressing.
 ROLLING: Final = "RollingOut"
+ROLLING_BACK: Final = "RollingBack"
 SCALING: Final = "Scaling"
 PUSHING: Final = "PushingSettings"
 COMPLETE: Final = "Complete"
@@ -93,6 +95,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _progressing(snapshot, plan, now),
         _degraded(snapshot, plan, failures, now),
         _suspended(snapshot, plan),
+        *rolled_back(plan.course, snapshot.spec),
         *autoscaling_condition(snapshot, _refused(snapshot)),
         _pod_security(snapshot),
         *placement_conditions(snapshot, plan, agents),
@@ -211,14 +214,18 @@ def _progressing(snapshot: Snapshot, plan: Plan, now: float) -> _Condition:
     if late:
         return PROGRESSING, "False", DEADLINE, f"Not ready for longer than {deadline:g} s: {_some(late)}."
     outdated = sum(part.current - part.updated for part in parts)
-    if outdated and snapshot.spec.rollout.paused:
+    if outdated and (plan.course.spec if plan.course else snapshot.spec).rollout.paused:
         return PROGRESSING, "False", PAUSED, f"{outdated} agents of an older revision are kept while it is paused."
+    if outdated and plan.course and plan.course.failed:
+        return PROGRESSING, "True", ROLLING_BACK, f"{outdated} agents are still of a revision that failed."
     if outdated:
         return PROGRESSING, "True", ROLLING, f"{outdated} agents are still of an older revision."
     if any(part.current != part.desired or part.ready < part.desired or part.draining for part in parts):
         return PROGRESSING, "True", SCALING, f"{_lacking(plan) or 'Agents are leaving'}."
     if not plan.acknowledged:
         return PROGRESSING, "True", PUSHING, "Agents have not all acknowledged the settings."
+    if plan.course and plan.course.failed:
+        return PROGRESSING, "False", ROLLED_BACK, "The spec's revision failed; see the condition RolledBack."
     return PROGRESSING, "False", COMPLETE, "Everything is as the spec says."
 
 
@@ -266,6 +273,8 @@ def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         return DEGRADED, "True", AGENTS_FAILING, f"No answer to settings: {_some(mute)}"
     if plan.blocked:
         return DEGRADED, "True", BLOCKED, _some(plan.blocked)
+    if plan.course and plan.course.failed:
+        return DEGRADED, "True", ROLLED_BACK, "The spec's revision failed; see the condition RolledBack."
     return DEGRADED, "False", AS_WANTED, "Nothing is wrong."
 
 

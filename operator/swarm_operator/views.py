@@ -98,6 +98,8 @@ class PodView(Struct, frozen=True, gc=False):
     node: str = ""
     phase: str = "Pending"
     ready: bool = False
+    #: Since when it is ready, or is not (seconds since the epoch); 0 where nothing says so.
+    ready_changed: float = 0.0
     ip: str = ""
     #: Where its agents answer (HTTP), in the order in which they are to leave: its hub first, if it has one.
     ports: tuple[int, ...] = _ONE_PORT
@@ -368,6 +370,7 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         node=spec.node_name,
         phase=status.phase,
         ready="Ready" in conditions and conditions["Ready"].status == "True",
+        ready_changed=_epoch(conditions["Ready"].last_transition_time) if "Ready" in conditions else 0.0,
         ip=status.pod_ip,
         ports=_TWO_PORTS if any(c.name == HUB_CONTAINER for c in spec.containers) else _ONE_PORT,
         restarts=sum(c.restart_count for c in status.container_statuses),

@@ -32,7 +32,7 @@ from swarm_operator.actions import (
 from swarm_operator.api.read import read_spec
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.objects import owner_reference
-from swarm_operator.snapshot import KeyState, Snapshot
+from swarm_operator.snapshot import KeyState, Refused, Snapshot
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView, Taint, decode
 
 UID = "11111111-2222-3333-4444-555555555555"
@@ -129,7 +129,11 @@ class World:
         #: What the operator knows of the agents.
         self.reports: dict[str, AgentReport] = {}
         self.keys = KeyState()
+        #: Pods that never become ready.
         self.broken: Callable[[PodView], bool] = lambda pod: False
+        #: Whether the API server refuses pods, and what the operator knows of that.
+        self.admits: Callable[[dict[str, Any]], bool] = lambda manifest: True
+        self.refused: Refused | None = None
         self._serial = 1
 
     def edit(self, spec: dict[str, Any]) -> None:
@@ -148,6 +152,7 @@ class World:
             objects=dict(self.objects),
             agents=dict(self.reports),
             keys=self.keys if ("Secret", "risk-keys") in self.objects else KeyState(),
+            refused=self.refused,
         )
 
     def serial(self) -> str:
@@ -198,6 +203,10 @@ class World:
         self.objects[key] = view
 
     def _create(self, manifest: dict[str, Any]) -> None:
+        if not self.admits(manifest):
+            self.refused = self.refused or Refused(self.now, "pods are forbidden")
+            return
+        self.refused = None
         name = manifest["metadata"]["name"]
         if name in self.pods:
             return  # 409, which is success
@@ -257,7 +266,7 @@ class World:
                     pod, phase="Running", node=node, ip=f"10.1.0.{len(name)}", resource_version=self.serial()
                 )
             elif pod.phase == "Running" and not pod.ready and not self.broken(pod):
-                self.pods[name] = msgspec.structs.replace(pod, ready=True)
+                self.pods[name] = msgspec.structs.replace(pod, ready=True, ready_changed=self.now)
             self.tasks[pod.uid] = max(0, self.tasks.get(pod.uid, 0) - 1)
 
 

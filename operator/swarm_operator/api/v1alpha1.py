@@ -392,7 +392,11 @@ class Rollout(Model):
     progress_deadline: Duration = duration(
         Change.LIVE, "10m", "How long a new agent may take to become ready.", "10s", "24h"
     )
-    auto_rollback: bool = live(False, "Go back to the last revision that became ready.")
+    auto_rollback: bool = live(
+        False,
+        "When the agents of a new revision do not become ready within progressDeadline, go back to the rolling "
+        "fields of the last revision that was ready, until a rolling field is changed.",
+    )
 
     @field_validator("max_surge", "max_unavailable")
     @classmethod

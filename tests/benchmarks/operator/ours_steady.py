@@ -33,7 +33,7 @@ async def _filled(here: Scene, agents: int, each: int) -> tuple[int, float]:
         await here.client.create(here.swarm(f"big-{number:02}", each))
     await here.pods.until(lambda: here.pods.ready >= agents, f"{agents} ready agents", 400)
     took = time.monotonic() - began
-    await here.quiet(operator, 5.0, 180.0)
+    await here.quiet(operator, deadline=180.0)
     assert operator.process
     return operator.process.pid, took
 

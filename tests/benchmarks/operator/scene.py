@@ -35,6 +35,7 @@ from kubelet import Kubelet, Remote  # noqa: E402
 
 from support.operatorlive import Client, Operator  # noqa: E402
 from swarm_operator.kube import Api, ApiError, connect  # noqa: E402
+from swarm_operator.rollback import PROVEN  # noqa: E402
 
 __all__ = ["Scene", "cpu_seconds", "resident_mib", "scene"]
 
@@ -97,8 +98,8 @@ class Scene:
             "spec": {"image": "agentswarm.invalid/bench:1", "compute": compute, "scheduling": scheduling, **spec},
         }
 
-    async def quiet(self, operator: Operator, seconds: float = 3.0, deadline: float = 120.0) -> None:
-        """Waits until an operator has written nothing for some seconds."""
+    async def quiet(self, operator: Operator, seconds: float = PROVEN + 2.0, deadline: float = 120.0) -> None:
+        """Waits until an operator has written nothing for some seconds: revisions that work are on record by then."""
         end, last, since = time.monotonic() + deadline, -1.0, time.monotonic()
         while time.monotonic() - since < seconds:
             if time.monotonic() > end:

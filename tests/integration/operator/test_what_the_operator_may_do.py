@@ -18,7 +18,7 @@ import yaml
 from support.clusters import ROOT, TestCluster
 from support.operatorlive import Client, Operator, swarm
 from swarm_operator import rbac
-from swarm_operator.plan import HISTORY
+from swarm_operator.history import HISTORY
 
 _HERE = Path(__file__)
 #: What somebody may make immutable.

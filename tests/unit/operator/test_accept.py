@@ -22,7 +22,6 @@ USES: dict[str, dict[str, Any]] = {
     "spec.security.networkPolicy": {"security": {"networkPolicy": True}},
     "spec.security.keyRotation": {"security": {"keyRotation": "24h"}},
     "spec.security.allowPickle": {"security": {"allowPickle": True}},
-    "spec.rollout.autoRollback": {"rollout": {"autoRollback": True}},
 }
 
 

@@ -74,7 +74,7 @@ def test_a_list_with_a_foreign_item_is_replaced_whole() -> None:
 
 def converged() -> World:
     world = World({"compute": {"replicas": 1}})
-    for _ in range(12):
+    for _ in range(20):  # an agent proves itself for ten seconds
         planned = plan(world.snapshot(), world.now)
         for action in planned.actions:
             world.perform(action, planned)

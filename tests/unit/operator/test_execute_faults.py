@@ -254,3 +254,19 @@ async def test_no_secret_is_in_a_plan_or_its_text() -> None:
     assert keys
     assert not any(hasattr(action, "manifest") for action in keys)
     assert "secret'" not in repr(KeyMemory())
+
+
+async def test_since_when_pods_are_refused_is_remembered_until_one_is_made(kmock: Any, bench: Bench) -> None:
+    now = 1000.0
+    bench.executor = Executor(bench.api, bench.cache, bench.agents, bench.memory, now=lambda: now)
+    key = names.Key("default", "risk")
+    for _ in range(3):
+        kmock[f"post {ROOT}/pods"] << 403 << status(403, "Forbidden", "exceeded quota: all")
+        assert (await bench.do(pod_action())).failures
+        now += 10.0
+    known = bench.cache.refused(key)
+    assert known is not None
+    assert known.since == 1000.0
+    assert "exceeded quota" in known.why
+    await bench.do()
+    assert bench.cache.refused(key) is None, "nothing is wanted any more"
