@@ -1,5 +1,7 @@
 """Writes what in the chart is made elsewhere: the definition of Swarms, the operator's rights, and the table of values.
 
+The rules for Prometheus are the other way round: the chart has them, and deploy/prometheus/ a copy.
+
 Run as `python -m swarm_deploy.chart`. The README's table follows the file: a comment that begins with `# --` describes
 the key under it, and a key without one belongs to the description above it (`resources` is one row, not four). A key
 that is described nowhere is an error, so the table can't fall behind.
@@ -23,6 +25,7 @@ __all__ = ["main", "rows", "values_table"]
 _REPOSITORY: Final = Path(__file__).parents[2]
 _CHART: Final = _REPOSITORY / "charts" / "agentswarm"
 _CRD: Final = _REPOSITORY / "deploy" / "crds" / "swarms.agentswarm.dev.yaml"
+_RULES: Final = _REPOSITORY / "deploy" / "prometheus" / "agentswarm.rules.yaml"
 _MARK: Final = "# -- "
 
 
@@ -102,6 +105,10 @@ def main() -> int:
     (_CHART / "files" / _CRD.name).write_text(_CRD.read_text())
     (_CHART / "files" / "rights.yaml").write_text(_rights())
     (_CHART / "README.md").write_text(_readme())
+    _RULES.parent.mkdir(exist_ok=True)
+    _RULES.write_text(
+        "# Generated: a copy of charts/agentswarm/files/rules.yaml.\n" + (_CHART / "files/rules.yaml").read_text()
+    )
     return 0
 
 
