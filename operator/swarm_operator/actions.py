@@ -184,6 +184,7 @@ class DrainPod(Action):
     again: bool = False
     #: Of the pod's agents, in the order in which they drain.
     ports: tuple[int, ...] = (AGENT_PORT,)
+    why: str = ""
 
 
 @dataclass(frozen=True)

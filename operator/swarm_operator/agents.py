@@ -28,6 +28,11 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=5, sock_connect=2)
 _CONCURRENT: Final = 64
 
 
+class _Failing(msgspec.Struct):
+    probability: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+
 class _Status(msgspec.Struct):
     state: str = ""
     running: int = 0
@@ -39,6 +44,7 @@ class _Status(msgspec.Struct):
     cores_reason: str = msgspec.field(name="coresReason", default="")
     numa_nodes: tuple[int, ...] | None = msgspec.field(name="numaNodes", default=None)
     unfit: str = ""
+    failing: _Failing = msgspec.field(default_factory=_Failing)
 
 
 class _Pushed(msgspec.Struct):
@@ -166,6 +172,7 @@ class Agents:
     def _report(self, restarts: int, said: Sequence[_Status]) -> AgentReport:
         """What a pod's agents say, as one: settings count as acknowledged when all of them run by these."""
         settings = {status.settings for status in said}
+        gravest = max((status.failing for status in said), key=lambda failing: failing.probability)
         # a hub runs where there is room, and computes nothing
         worker = next((status for status in said if status.role != "resource"), said[0])
         return AgentReport(
@@ -180,6 +187,8 @@ class Agents:
             cores_reason=worker.cores_reason[:300],
             numa=worker.numa_nodes,
             unfit=worker.unfit[:500],
+            failing=gravest.probability,
+            failing_why="; ".join(gravest.reasons)[:300],
         )
 
     async def _asked(

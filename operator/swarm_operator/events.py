@@ -33,7 +33,7 @@ from swarm_operator.api.v1alpha1 import API_VERSION, KIND
 from swarm_operator.execute import Failure
 from swarm_operator.kube import Api, ApiError
 from swarm_operator.names import ANNOTATION_RECORD
-from swarm_operator.rollout import LOST
+from swarm_operator.rollout import FORESEEN, LOST
 from swarm_operator.views import SwarmView
 
 __all__ = ["Note", "Recorder", "notes_of"]
@@ -45,6 +45,7 @@ _REFILL_PER_S: Final = 0.1
 _BURST_AGENTS: Final = 200.0
 _REFILL_AGENTS: Final = 2.0
 _KEPT: Final = 4096
+_WARNINGS: Final = ("NodeLost", "PredictedFailure")
 _BACKLOG: Final = 1000
 
 log = structlog.get_logger("events")
@@ -89,10 +90,12 @@ def notes_of(done: Iterable[Action], failures: Sequence[Failure]) -> list[Note]:
                 by_reason.setdefault("Deleted", []).append(f"pod {action.name} ({action.why})")
             case Delete():
                 by_reason.setdefault("Deleted", []).append(f"{action.kind} {action.name}")
+            case DrainPod(again=False) if action.why.startswith(FORESEEN):
+                by_reason.setdefault("PredictedFailure", []).append(f"pod {action.name} is replaced, {action.why}")
             case DrainPod(again=False):
                 by_reason.setdefault("Draining", []).append(f"pod {action.name}")
     notes += [
-        Note("Warning" if reason == "NodeLost" else "Normal", reason, f"{reason} {_listed(items)}")
+        Note("Warning" if reason in _WARNINGS else "Normal", reason, f"{reason} {_listed(items)}"[:900])
         for reason, items in by_reason.items()
     ]
     for failure in failures[:3]:

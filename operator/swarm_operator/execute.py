@@ -327,7 +327,7 @@ class Executor:
 
 def _said(report: AgentReport) -> tuple[Any, ...]:
     place = report.cores, report.exclusive, report.cores_code, report.numa, report.unfit
-    return report.settings, report.state, report.failures, report.drain_since, place
+    return report.settings, report.state, report.failures, report.drain_since, place, report.failing, report.failing_why
 
 
 def _read(kind: str, answer: bytes) -> View:

@@ -56,6 +56,7 @@ _TOLD: Final = {
     "AgentReplaced": "Normal",
     "AgentStuck": "Warning",
     "FailedOver": "Normal",
+    "FailurePredicted": "Warning",
     "Fenced": "Warning",
     "HubBack": "Normal",
     "HubLost": "Warning",
@@ -69,8 +70,8 @@ _TOLD: Final = {
     "TasksResumed": "Normal",
 }
 
-#: What changes what an agent says of its cores.
-_MOVED: Final = frozenset({"CoresChanged", "PlacementMet", "PlacementUnmet"})
+#: What changes what an agent says of itself when it is asked.
+_MOVED: Final = frozenset({"CoresChanged", "FailurePredicted", "PlacementMet", "PlacementUnmet"})
 
 log = structlog.get_logger("gather")
 

@@ -17,6 +17,7 @@ __all__ = [
     "ANNOTATION_FAILED",
     "ANNOTATION_GANG",
     "ANNOTATION_GANG_FAILED",
+    "ANNOTATION_INSTEAD",
     "ANNOTATION_NODE",
     "ANNOTATION_READY",
     "ANNOTATION_RECORD",
@@ -59,6 +60,8 @@ ANNOTATION_NODE: Final = f"{_PREFIX}/node"
 ANNOTATION_GANG: Final = f"{_PREFIX}/gang"
 #: That the group did not come to start as a whole, on those of its pods that did.
 ANNOTATION_GANG_FAILED: Final = f"{_PREFIX}/gang-failed"
+#: UID of the pod, predicted to fail, for which a pod was made.
+ANNOTATION_INSTEAD: Final = f"{_PREFIX}/instead-of"
 #: On a ControllerRevision: when all agents of the revision were ready, or why they did not become so.
 ANNOTATION_READY: Final = f"{_PREFIX}/ready"
 ANNOTATION_FAILED: Final = f"{_PREFIX}/failed"

@@ -30,6 +30,7 @@ from swarm_operator.actions import (
 from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.drift import as_wanted, excess, waits_for
+from swarm_operator.foresight import asks_again, foresee
 from swarm_operator.nodes import losses, matching_nodes, may_start
 from swarm_operator.pinning import asks
 from swarm_operator.placing import Placing, remembered, settle
@@ -88,9 +89,13 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
 
     compute, standby = (_target(spec, swarm.name, role, revision) for role in (Role.COMPUTE, Role.STANDBY))
     refused = remembered(by_role, not spec.suspend, now)
-    compute, standby = replace(compute, kept=refused.kept), replace(standby, kept=refused.kept)
+    compute, standby = (
+        replace(part, kept=refused.kept, foreseen=foresee(spec, by_role[part.role], part, now))
+        for part in (compute, standby)
+    )
     nodes = {} if spec.suspend or in_pod(spec) else matching_nodes(spec, snapshot.nodes)
     resource = _target(spec, swarm.name, Role.RESOURCE, revision, nodes=len(nodes))
+    resource = replace(resource, foreseen=foresee(spec, by_role[Role.RESOURCE], resource, now))
     decisions = {
         Role.COMPUTE: decide(compute, by_role[Role.COMPUTE], now),
         Role.STANDBY: decide(standby, by_role[Role.STANDBY], now),
@@ -135,9 +140,10 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     actions += _repairs(snapshot, agents)
     pushes, wait, acknowledged, heard = _pushes(agents, going, wanted_settings, now)
     asked, look_again = asks(spec, agents, going, now)
-    actions += [*pushes, *asked]
+    fearing, fear_again = asks_again(spec, agents, going, now)
+    actions += [*pushes, *asked, *fearing]
     silent = troubles.look_again(snapshot.pods, now)
-    requeue += [delay for delay in (wait, look_again, silent) if delay is not None]
+    requeue += [delay for delay in (wait, look_again, fear_again, silent) if delay is not None]
     return Plan(
         actions=tuple(sorted(actions, key=lambda action: action.stage)),
         requeue_after=min(requeue, default=None),
@@ -205,14 +211,19 @@ def _pod_actions(
 ) -> list[Action]:
     actions: list[Action] = []
     for name in decision.create:
+        instead = decision.instead.get(name)
         node = pinned.get(str(name), "")
         while str(name) in taken:
             name = name._replace(incarnation=name.incarnation + 1)
         manifest = pod_manifest(snapshot.swarm, spec, name, revision, node=node, extras=placing.of(name.role))
+        if instead:
+            manifest["metadata"].setdefault("annotations", {})[names.ANNOTATION_INSTEAD] = instead
         actions.append(CreatePod("Pod", str(name), manifest))
     for agent in decision.drain:
         pod, again = agent.pod, agent.report is not None and agent.report.drain_since is not None
-        actions.append(DrainPod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, again, pod.ports))
+        actions.append(
+            DrainPod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, again, pod.ports, decision.why.get(pod.uid, ""))
+        )
     for agent in decision.resume:
         pod = agent.pod
         actions.append(ResumePod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, pod.ports))

@@ -46,6 +46,7 @@ def decide_resource(
         name = PodName(target.swarm, Role.RESOURCE, ordinal, next_incarnation(agents, ordinal))
         decision.create.append(name)
         pinned[str(name)] = node
+    decision.instead = dict(zip(decision.create, target.foreseen.bereft, strict=False))
     return decision, pinned
 
 
@@ -76,10 +77,11 @@ def _leavers(
         down += (bool(here) or may_start(view)) and not any(agent.available for agent in here)
     kept = []
     for agent in keepers:
-        replaceable = agent.pod.revision != target.revision and not target.paused
+        foreseen = target.foreseen.failing.get(agent.pod.uid, "")
+        replaceable = (agent.pod.revision != target.revision and not target.paused) or bool(foreseen)
         if replaceable and (not agent.available or down < target.unavailable):
             down += agent.available
-            leaving.append((agent, f"revision {agent.pod.revision or '?'} is replaced"))
+            leaving.append((agent, foreseen or f"revision {agent.pod.revision or '?'} is replaced"))
         else:
             kept.append(agent)
     return leaving, kept

@@ -13,7 +13,7 @@ next. (Ranks, as in a StatefulSet, would make the highest leave, however long it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +22,20 @@ from swarm_operator.names import PodName
 from swarm_operator.rejections import is_rejection
 from swarm_operator.views import AgentReport, PodView
 
-__all__ = ["LOST", "Agent", "Decision", "Target", "budget", "decide", "leave", "next_incarnation", "replacement_delay"]
+__all__ = [
+    "FORESEEN",
+    "LOST",
+    "NOTHING_FORESEEN",
+    "Agent",
+    "Decision",
+    "Foreseen",
+    "Target",
+    "budget",
+    "decide",
+    "leave",
+    "next_incarnation",
+    "replacement_delay",
+]
 
 #: How often a draining agent is asked whether it is empty.
 DRAIN_POLL: Final = 0.25
@@ -34,8 +47,9 @@ DRAIN_TRIES: Final = 3
 _LASTED: Final = 60.0
 _DELAY_MAX: Final = 30.0
 
-#: How the reason for a deletion begins when the pod's node is lost.
+#: How the reason for a deletion begins when the pod's node is lost, and when the agent itself expects to fail.
 LOST: Final = "lost with node"
+FORESEEN: Final = "predicted to fail"
 
 _DRAINING: Final = frozenset({"draining", "drained", "stopped"})
 
@@ -74,6 +88,19 @@ class Agent:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """Agents of a role that are to be replaced because they will fail; see `foresight`."""
+
+    #: By UID, with the reason.
+    failing: Mapping[str, str] = field(default_factory=dict)
+    #: UIDs of those, and of some that are gone already, for which no successor was made.
+    bereft: tuple[str, ...] = ()
+
+
+NOTHING_FORESEEN: Final = Foreseen()
+
+
+@dataclass(frozen=True)
 class Target:
     """What a role should come to."""
 
@@ -89,6 +116,8 @@ class Target:
     batch: int = 200
     #: UIDs of pods that their node refused and that are kept to know it.
     kept: frozenset[str] = frozenset()
+    #: What is foreseen of the role's agents.
+    foreseen: Foreseen = NOTHING_FORESEEN
 
 
 @dataclass
@@ -100,6 +129,10 @@ class Decision:
     resume: list[Agent] = field(default_factory=list)
     #: With the reason.
     delete: list[tuple[Agent, str]] = field(default_factory=list)
+    #: Why those in `drain` leave, by UID.
+    why: dict[str, str] = field(default_factory=dict)
+    #: Names in `create`, and the UID of the agent for which they are made because it will fail.
+    instead: dict[PodName, str] = field(default_factory=dict)
     requeue: float | None = None
     blocked: list[str] = field(default_factory=list)
 
@@ -137,6 +170,7 @@ def leave(agent: Agent, why: str, now: float, timeout: float, decision: Decision
         decision.delete.append((agent, f"{why}; does not answer: {report.error}"))
     else:
         decision.drain.append(agent)
+        decision.why[agent.pod.uid] = why
         decision.again_in(DRAIN_POLL)
 
 
@@ -145,8 +179,12 @@ def decide(target: Target, agents: Iterable[Agent], now: float) -> Decision:
     decision = Decision()
     agents = sorted(agents, key=lambda agent: agent.name)
     alive = [agent for agent in agents if agent.alive]
-    current = [agent for agent in alive if target.paused or agent.pod.revision == target.revision]
-    outdated = [] if target.paused else [agent for agent in alive if agent.pod.revision != target.revision]
+    failing = target.foreseen.failing
+    of_old = [] if target.paused else [agent for agent in alive if agent.pod.revision != target.revision]
+    old = {agent.pod.uid for agent in of_old}
+    outdated = of_old + [agent for agent in alive if agent.pod.uid in failing and agent.pod.uid not in old]
+    going_soon = {agent.pod.uid for agent in outdated}
+    current = [agent for agent in alive if agent.pod.uid not in going_soon]
     leaving = _leavers(target, alive, current, outdated, decision)
     for agent, why in leaving:
         leave(agent, why, now, target.drain_timeout, decision)
@@ -157,6 +195,7 @@ def decide(target: Target, agents: Iterable[Agent], now: float) -> Decision:
     need = max(0, min(target.count - len(current), room))
     held = _collect_dead(target, agents, need, now, decision)
     decision.create = _new_names(target, agents, held, min(need - len(held), target.batch))
+    decision.instead = dict(zip(decision.create, target.foreseen.bereft, strict=False))
     if need - len(held) > len(decision.create):
         decision.again_in(0.0)
     return decision
@@ -171,7 +210,11 @@ def _leavers(
         busy = agent.report.running if agent.report else 0
         return (not agent.draining, agent.pod.ready, busy, -agent.name.ordinal, agent.pod.name)
 
-    wanted = [(agent, f"revision {agent.pod.revision or '?'} is replaced") for agent in sorted(outdated, key=rank)]
+    failing = target.foreseen.failing
+    wanted = [
+        (agent, failing.get(agent.pod.uid) or f"revision {agent.pod.revision or '?'} is replaced")
+        for agent in sorted(outdated, key=rank)
+    ]
     surplus = len(current) - target.count
     if surplus > 0:
         wanted += [(agent, f"scaled in to {target.count}") for agent in sorted(current, key=rank)[:surplus]]
@@ -186,7 +229,8 @@ def _leavers(
             if unknown:
                 decision.again_in(DRAIN_POLL)
                 continue
-            if available - 1 < floor:
+            # one that is only expected to fail leaves when its successor is there, if there may be one before
+            if available - 1 < (target.count if target.surge and agent.pod.uid in failing else floor):
                 continue
             available -= 1
         out.append((agent, why))

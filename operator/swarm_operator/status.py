@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from swarm_agents.config import Role
-from swarm_operator import names, pod_security, troubles
+from swarm_operator import foresight, names, pod_security, troubles
 from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
@@ -96,6 +96,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         _degraded(snapshot, plan, failures, now),
         _suspended(snapshot, plan),
         *rolled_back(plan.course, snapshot.spec),
+        *foresight.condition(snapshot.spec, agents, now),
         *autoscaling_condition(snapshot, _refused(snapshot)),
         _pod_security(snapshot),
         *placement_conditions(snapshot, plan, agents),

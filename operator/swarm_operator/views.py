@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct, field
 
 from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT
-from swarm_operator.names import ANNOTATION_GANG, ANNOTATION_GANG_FAILED
+from swarm_operator.names import ANNOTATION_GANG, ANNOTATION_GANG_FAILED, ANNOTATION_INSTEAD
 from swarm_operator.quantities import amounts
 
 __all__ = [
@@ -113,6 +113,8 @@ class PodView(Struct, frozen=True, gc=False):
     gates: tuple[str, ...] = ()
     #: Nodes that its affinity keeps it from.
     avoids: tuple[str, ...] = ()
+    #: UID of the pod that it was made for, which was predicted to fail.
+    instead_of: str = ""
     #: The group that it was to start with, as its annotation says (see `gang`), and whether that start has failed.
     gang: str = ""
     gang_failed: bool = False
@@ -198,6 +200,9 @@ class AgentReport(Struct, frozen=True):
     numa: tuple[int, ...] | None = None
     #: Why it may not work where it is; empty when it may.
     unfit: str = ""
+    #: The probability that it fails soon, as it reckons itself, and why.
+    failing: float = 0.0
+    failing_why: str = ""
 
 
 # What follows mirrors the wire as far as it is read.
@@ -379,6 +384,7 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         bound=bound if spec.node_name else 0.0,
         gates=tuple(gate.name for gate in spec.scheduling_gates),
         avoids=avoids,
+        instead_of=meta.annotations.get(ANNOTATION_INSTEAD, ""),
         gang=meta.annotations.get(ANNOTATION_GANG, ""),
         gang_failed=ANNOTATION_GANG_FAILED in meta.annotations,
     )

@@ -19,6 +19,7 @@ from swarm_operator import names
 from swarm_operator.actions import (
     Action,
     Apply,
+    AskAgent,
     CreatePod,
     Delete,
     DeletePod,
@@ -126,6 +127,8 @@ class World:
         self.settings: dict[str, str] = {}
         self.draining: set[str] = set()
         self.tasks: dict[str, int] = {}
+        #: How likely each agent thinks that it fails soon, by UID.
+        self.failing: dict[str, float] = {}
         #: What the operator knows of the agents.
         self.reports: dict[str, AgentReport] = {}
         self.keys = KeyState()
@@ -188,7 +191,7 @@ class World:
                 self._delete(action)
             case Delete():
                 self.objects.pop((action.kind, action.name), None)
-            case PushSettings() | DrainPod() | ResumePod():
+            case PushSettings() | DrainPod() | ResumePod() | AskAgent():
                 self._ask(action, plan)
             case _:
                 raise AssertionError(action)
@@ -225,7 +228,7 @@ class World:
         else:
             self.pods[action.name] = msgspec.structs.replace(pod, deleting=True)
 
-    def _ask(self, action: PushSettings | DrainPod | ResumePod, plan: Plan) -> None:
+    def _ask(self, action: PushSettings | DrainPod | ResumePod | AskAgent, plan: Plan) -> None:
         pod = self.pods.get(action.name)
         if pod is None or pod.uid != action.uid or pod.restarts != action.restarts:
             return
@@ -239,7 +242,7 @@ class World:
         elif isinstance(action, DrainPod):
             self.draining.add(pod.uid)
             since = self.now if since is None else since
-        else:
+        elif isinstance(action, ResumePod):
             self.draining.discard(pod.uid)
             since = None
         drains = pod.uid in self.draining
@@ -251,6 +254,8 @@ class World:
             state=("draining" if busy else "drained") if drains else "ready",
             running=busy,
             drain_since=since if drains else None,
+            failing=self.failing.get(pod.uid, 0.0),
+            failing_why="memory 95 % of its limit" if pod.uid in self.failing else "",
         )
 
     def tick(self, seconds: float = 1.0) -> None:

@@ -26,6 +26,7 @@ TOLD = frozenset(
         "AgentReplaced",
         "AgentStuck",
         "FailedOver",
+        "FailurePredicted",
         "Fenced",
         "HubBack",
         "HubLost",

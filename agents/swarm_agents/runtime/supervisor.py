@@ -35,6 +35,7 @@ from swarm_agents.runtime.fitness import Wishes, numa_nodes, report
 from swarm_agents.runtime.follow import follow_cores, follow_file
 from swarm_agents.runtime.guard import Guard
 from swarm_agents.runtime.metrics import Metrics
+from swarm_agents.runtime.outlook import Outlook
 from swarm_agents.runtime.restarts import Restarts
 from swarm_agents.runtime.scoreboard import AgentState, Scoreboard
 
@@ -106,6 +107,7 @@ class Supervisor:
         self._up = asyncio.Event()
         self._declared_at = 0.0
         self.guard = Guard(self)
+        self.outlook = Outlook(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- life
@@ -122,7 +124,7 @@ class Supervisor:
         server = http.Server(http.application(self, self.identity.keys_dir))
         serving = loop.create_task(server.serve(sockets=[self._listener]))
         self._fork()
-        for forever in (self.guard.run(), follow_cores(self), follow_file(self)):
+        for forever in (self.guard.run(), self.outlook.run(), follow_cores(self), follow_file(self)):
             self._background(forever)
         try:
             return await self._finished
@@ -481,6 +483,7 @@ class Supervisor:
             "node": self.identity.node,
             "active": self.acting,
             **report(self.wishes, self.cores, self.numa),
+            **self.outlook.report(),
         }
 
     async def metrics(self) -> bytes:

@@ -100,8 +100,8 @@ class SwarmStatus(Model):
     audit: AuditAnchor | None = plain(None, "Where the audit trail ends: by this its truncation is found.")
     conditions: list[Condition] = plain(
         [],
-        "Accepted, Ready, Progressing, Degraded, Suspended, RolledBack, Autoscaling, PodSecurity, Placed, Pinned, "
-        "NumaAligned, TopologyRejected.",
+        "Accepted, Ready, Progressing, Degraded, Suspended, RolledBack, FailurePredicted, Autoscaling, "
+        "PodSecurity, Placed, Pinned, NumaAligned, TopologyRejected.",
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
