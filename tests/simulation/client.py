@@ -98,6 +98,7 @@ class Client:
         self.node.ledger.abandoned(self)
         self.port = None
         self._round += 1
+        self._waiting = False
         self._waits_since = 0
         self.process.after(MS, self.join)
 
@@ -112,6 +113,7 @@ class Client:
         self.process.begins("submit")
         cuts = world.cuts
         deadline = None
+        clock = self.process.skew, self.node.skew
         if task.deadline:
             deadline = self.node.system.time.time() + (task.deadline - world.now) * 1e-9
         try:
@@ -137,6 +139,7 @@ class Client:
             self.process.after(5 * MS, self.submit, task)
             return
         self.wishes -= 1
+        task.vague = clock != (self.process.skew, self.node.skew)
         self.node.ledger.accepted(self, task, ticket, whole=cuts == world.cuts)
         world.say(self.process, "submits", task=task.token, lane=task.lane, kind=task.kind)
         world.outside.after(WOKEN + MS, self.node.check_woken, task)
@@ -156,7 +159,9 @@ class Client:
     def poll(self, round_: int) -> None:
         world = self.node.world
         self._waits_since = 0
-        if round_ != self._round or self.port is None:
+        if round_ != self._round:
+            return  # of a membership that is over
+        if self.port is None:
             self._waiting = False
             return
         self.process.begins("poll")
@@ -197,6 +202,7 @@ class Client:
 
     def leave(self) -> None:
         self._round += 1
+        self._waiting = False
         if self.member is not None and not self.is_fenced():
             self.node.ledger.abandoned(self)
             self.board.leave(self.member)

@@ -108,8 +108,9 @@ class Connection:
         self._held: tuple[deque[Any], deque[Any]] = (deque(), deque())
         self.flying = [0, 0]
         self._owed: list[int] = []
-        #: Of frames that lie where they were sent from.
+        #: Of frames that lie where they were sent from; and the messages, by their number, that have not arrived.
         self._holds: set[Hold] = set()
+        self._away: dict[int, list[Any]] = {}
         fabric.connections.append(self)
 
     def send(self, side: int, frames: list[Any], holds: list[Hold]) -> None:
@@ -117,7 +118,7 @@ class Connection:
         self.flying[side] += 1
         self._holds.update(holds)
         fabric.messages += 1
-        item = (frames, holds)
+        item = self._away[fabric.messages] = [frames, holds, fabric.messages]
         if not fabric.passes(self) or self._held[side]:
             self._held[side].append(item)
             return
@@ -130,7 +131,7 @@ class Connection:
             late = when + int(rng.expovariate(1 / (20 * MS)))
             if rng.random() < 0.5:
                 world.push(
-                    late, self.sides[1 - side].process, self._arrive, (side, (list(map(bytes, frames)), []), False)
+                    late, self.sides[1 - side].process, self._arrive, (side, [list(map(bytes, frames)), [], 0], False)
                 )
             else:
                 world.push(late, self.sides[1 - side].process, self._arrive, (side, item, True))
@@ -149,7 +150,8 @@ class Connection:
             self.flying[side] += 1
             self._held[side].append(item)
             return
-        frames, holds = item
+        frames, holds, number = item
+        self._away.pop(number, None)
         self.sides[1 - side].arrived(self, [bytes(frame) for frame in frames])
         for hold in holds:
             hold.done = True
@@ -167,7 +169,8 @@ class Connection:
             self._held[side].clear()
             self.flying[side] -= len(held)
             if self.open:
-                for frames, holds in held:
+                for frames, holds, number in held:
+                    self._away.pop(number, None)
                     self.send(side, frames, holds)
 
     def end(self, by: int | None) -> None:
@@ -176,6 +179,10 @@ class Connection:
             return
         self.open = False
         self._closed_by = by
+        # What still arrives has been copied by the kernel: the memory it came from may be another's from now on.
+        for item in self._away.values():
+            item[0] = [bytes(frame) for frame in item[0]]
+        self._away.clear()
         for hold in self._holds:
             hold.done = True
         for side in (0, 1):

@@ -82,7 +82,8 @@ class HubAgent(Agent):
     def _open(self, round_: int) -> None:
         node, system = self.node, self.node.system
         assert node.fabric is not None
-        assert self.member is not None
+        if self.member is None or round_ != self._round:  # it has left meanwhile
+            return
         self.held = {}
         network = SimNetwork(node.fabric, self.process, node.name, system.time.monotonic)
         hub = Hub(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from simulation.world import MS, S
+from swarm_agents.errors import SwarmError
 from swarm_agents.shm.layout import GEN_MASK
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Task:
     nanos: int
     #: CLOCK_MONOTONIC ns, 0: none.
     deadline: int
+    #: The clock was set while it was submitted: it has a deadline, and nobody can say when.
+    vague: bool = False
     owner: Any = None
     ticket: Any = None
     accepted: int = 0
@@ -103,10 +106,13 @@ class Ledger:
         self._coming.pop(task.token, None)
         self.tasks[ticket.slot, ticket.gen] = task
         task.ticket, task.owner, task.accepted = ticket, client, self.world.now
+        self.count("accepted")
+        if client.is_fenced():  # it slept over the call, and was declared dead: nobody waits for this any more
+            task.void = True
+            return
         self.open.add(task)
         if whole:
             self.ready[task.lane][task.token] = task
-        self.count("accepted")
 
     def hidden(self, *, killed: bool) -> None:
         """Somebody was stopped in the midst of a call: until it goes on, or the board is tidied, hints may be wrong."""
@@ -144,7 +150,10 @@ class Ledger:
         self.ready[task.lane].pop(token, None)
         if fenced:
             world.broken(f"claim under an old epoch: {agent.name} was declared dead before it claimed task {token}")
-        args = claim.args
+        args = self._arguments(agent, claim, cuts)
+        if args is None:
+            task.begun += 1
+            return task
         if args[0] != token or args[1] != task.kind or not is_filled(args[2], token, task.size):
             world.broken(f"torn arguments: task {token} was claimed with those of task {args[0]}")
         if claim.priority.lane != task.lane:
@@ -153,7 +162,7 @@ class Ledger:
             world.broken(f"task {token} is begun again by {agent.name} after it was answered")
         if task.cancelled:
             world.broken(f"task {token} is begun by {agent.name} after it was said to be cancelled")
-        if task.deadline and claim.claimed_ns > task.deadline + ROUNDING:
+        if task.deadline and not task.vague and claim.claimed_ns > task.deadline + ROUNDING:
             world.broken(f"task {token} is begun {(claim.claimed_ns - task.deadline) / MS:.1f} ms after its deadline")
         if claim.attempt > self.max_attempts:
             world.broken(f"task {token} is begun for the {claim.attempt}th time; {self.max_attempts} are allowed")
@@ -174,6 +183,20 @@ class Ledger:
         if claim.attempt > 1:
             self.count("retried")
         return task
+
+    def _arguments(self, agent: Agent, claim: Any, cuts: int) -> tuple[Any, ...] | None:
+        """A claim's arguments; None when the agent was stopped over them, and the claim is not its own any more."""
+        try:
+            args = claim.args
+        except (SwarmError, ValueError) as error:
+            args, torn = (), error
+        else:
+            torn = None
+        if int(agent.node.states[claim.slot]) != claim._mine and cuts != self.world.cuts:
+            return None
+        if torn is not None:
+            self.world.broken(f"the arguments of task {claim.task_id[1]} can't be read by {agent.name}: {torn!r}")
+        return tuple(args)
 
     def committed(self, agent: Agent, task: Task, mine: bool, fenced: bool) -> None:
         """A commit counted; `mine` and `fenced`: whether the claim stood, and its epoch was over, at the beginning."""
@@ -227,7 +250,7 @@ class Ledger:
             if task.begun + self.hides < self.max_attempts:
                 world.broken(f"task {token} was given up after {task.begun} of {self.max_attempts} attempts")
         elif name == "DeadlineExceeded":
-            if not task.deadline or world.now < task.deadline - ROUNDING:
+            if not task.deadline or (world.now < task.deadline - ROUNDING and not task.vague):
                 world.broken(f"task {token} was answered as too late before its deadline")
         elif name == "TaskCancelled":
             if not task.unwanted:

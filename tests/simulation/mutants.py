@@ -181,8 +181,8 @@ BOARD_MUTANTS = (
         (
             (
                 "tasks",
-                "    wake_worker(base)\n    return slot\n",
-                "    if not mutant(12):\n        wake_worker(base)\n    return slot\n",
+                "    count(base, member, C_SUBMITTED, 1)\n    wake_worker(base)\n",
+                "    count(base, member, C_SUBMITTED, 1)\n    if not mutant(12):\n        wake_worker(base)\n",
             ),
         ),
     ),

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,9 +79,9 @@ def run_one(seed: int, *, mutant: str = "", trace: bool = False) -> Outcome:
         except Violation as violation:
             broken = str(violation)
         except Exception as error:
-            if not mutant and trace:
-                raise
             broken = f"{type(error).__name__}: {error}"
+            if trace:
+                broken += f"\n{traceback.format_exc()}"
     _system.end(world)
     if seed % 64 == 0:
         gc.collect()

@@ -481,6 +481,9 @@ class Carrier:
             self._desk.drop(claimed)
             return True
         peer = self.peers[node]
+        if submit.task in peer.forwarded:
+            # This one was left on the board by a hub that died: a claim that is forgotten would never end.
+            return False
         forward = Forward(claimed, msgspec.structs.replace(submit, hops=submit.hops + 1), payload, size, now)
         peer.take(forward)
         peer.news += 1

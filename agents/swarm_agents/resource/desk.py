@@ -235,12 +235,11 @@ class Desk:
             return None
         if claim is None:
             return None
-        budget = None if claim.deadline is None else claim.deadline - time.time()
         submit = schema.Submit(
             claim.task_id,
             claim.kernel,
             claim.priority.lane,
-            budget,
+            claim.time_left,
             self._hops.get(claim.task_id, 0),
             claim.attempt - 1,
         )

@@ -241,14 +241,10 @@ def send(hand: int, lane: int, kernel: int, id_hi: int, id_lo: int, deadline: in
          length: int, block: int) -> int:  # fmt: skip
     """`tasks.submit` by a port's hand: slot | generation << 24, or what `submit` returns below 0."""
     base = peek(hand + N_BASE * 8)
-    slot = submit(
+    return submit(
         base, peek(hand + N_PORT * 8), peek(hand + N_OWNER * 8), peek(hand + N_MEMBER * 8), peek(hand + N_EPOCH * 8),
         lane, kernel, id_hi, id_lo, deadline, wall_deadline, payload, length, block, peek(hand + N_SCRATCH * 8),
     )  # fmt: skip
-    if slot < 0:
-        return slot
-    # The generation lasts until this port takes the answer: it may be read after the slot was given away.
-    return slot | (((load(state_at(base, slot)) >> 42) & GEN_MASK) << 24)
 
 
 @jit

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swarm_agents import codec
-from swarm_agents.errors import Fenced, SwarmError
+from swarm_agents.errors import Fenced, PayloadError, SwarmError
 from swarm_agents.shm import frame, hot
 from swarm_agents.shm.answers import DECODED, NIL, Answer, RawAnswer, Ticket, copied, decode, encoded, who_far
 from swarm_agents.shm.answers import reason as board_reason
@@ -219,6 +219,8 @@ class Inbox:
                         kept = [copied(buffer) for buffer in buffers]
             except SwarmError as failed:  # a shared array that can't be kept, or is not what it should be
                 error = failed
+            except ValueError as torn:  # another's by now, if this member was fenced while it slept: `_finish` will say
+                error = PayloadError(f"the result of {ticket.kernel} can't be read: {torn}")
             if done < 0:
                 done = self._finish(self._base, slot, word, self._index, ticket.lane, self._scratch_at)
             if not done:

@@ -52,7 +52,7 @@ from swarm_agents.shm.jit import jit
 
 LANES = 4
 MAGIC = 0x4D52_4157_5354_4741  # "AGTSWARM"
-VERSION = 4
+VERSION = 5
 WORD = 8
 LINE = 64
 PAGE = 4096
@@ -123,7 +123,7 @@ S_DEADLINE = 40  # CLOCK_MONOTONIC ns, 0: none
 S_SUBMITTED = 48  # CLOCK_MONOTONIC ns
 S_LENGTH = 56  # bytes of the frame
 S_BLOCK = 64  # where it lies, NO_BLOCK: inline
-S_CANCEL = 72  # not 0: its submitter does not want it any more
+S_CANCEL = 72  # the slot's generation and 1: its submitter does not want it any more
 S_WALL_DEADLINE = 80  # f64 bits, unix s: what the submitter said
 S_LEASES = 88  # 0, or the number + 1 of the first lease on the shared arrays among its arguments
 S_PATH = 96  # by which of PATHS it came

@@ -39,6 +39,7 @@ from swarm_agents.shm.layout import (
     FAILOVER_RECORDS,
     FAILOVER_STRIDE,
     FREE,
+    GEN_MASK,
     H_DONE_CAP,
     H_FAILOVER_AT,
     H_FAILOVERS,
@@ -65,7 +66,6 @@ from swarm_agents.shm.layout import (
     P_RESCAN,
     P_RINGS,
     READY,
-    S_CANCEL,
     S_DEADLINE,
     S_PORT,
     WRITING,
@@ -73,7 +73,7 @@ from swarm_agents.shm.layout import (
 )
 from swarm_agents.shm.places import lane_at, member_at, port_at, slot_at, state_at
 from swarm_agents.shm.tally import path_of, tally_task
-from swarm_agents.shm.tasks import claim_is_over, expire, owner_is_over, release_slot, retry_or_lose
+from swarm_agents.shm.tasks import claim_is_over, expire, owner_is_over, release_slot, retry_or_lose, want_no_more
 
 __all__ = ["bury", "declare_dead", "release_ports", "sweep_tasks"]
 
@@ -130,7 +130,7 @@ def _sweep_slot(base: int, slot: int, now: int) -> int:
                 mark_retry(base, slot)
     elif state == CLAIMED:
         if owner_is_over(base, slot):
-            store(slot_at(base, slot) + S_CANCEL, 1)
+            want_no_more(base, slot, (word >> 42) & GEN_MASK)
         if claim_is_over(base, word):
             path = path_of(base, slot)
             done = retry_or_lose(base, slot, word)

@@ -98,6 +98,7 @@ __all__ = [
     "release_slot",
     "retry_or_lose",
     "submit",
+    "want_no_more",
 ]
 
 
@@ -148,8 +149,8 @@ def submit(
     block: int,
     scratch: int,
 ) -> int:
-    """Puts a task on the board: the slot, or -1 when the lane is full for this port, -3 when the member is fenced, -4
-    when a shared array that the scratch names is gone.
+    """Puts a task on the board: slot | generation << 24; or -1 when the lane is full for this port, -3 when the member
+    is fenced, -4 when a shared array that the scratch names is gone.
 
     A payload of up to INLINE_MAX bytes is copied from the address `payload`; a larger one lies in `block`, which the
     member holds. A port may hold three times as many slots of a lane as are free in it, and a 32nd of the lane (16 at
@@ -219,7 +220,8 @@ def submit(
         or_(bits, 1 << (port & 63))
     count(base, member, C_SUBMITTED, 1)
     wake_worker(base)
-    return slot
+    # Not what the slot says by now: who slept here, and was fenced, would take another's task for his own.
+    return slot | (gen << 24)
 
 
 @jit
@@ -294,9 +296,16 @@ def release_slot(base: int, slot: int, word: int) -> bool:
 
 
 @jit
+def want_no_more(base: int, slot: int, gen: int) -> None:
+    """Says that nobody waits for the task of that generation. Whoever slept meanwhile says it of no later one."""
+    if (load(state_at(base, slot)) >> 42) & GEN_MASK == gen:
+        store(slot_at(base, slot) + S_CANCEL, gen + 1)
+
+
+@jit
 def cancel(base: int, slot: int, gen: int) -> int:
     """Cancels a task of this port: 1 when it will not run (its answer says so), 0 when it is running or answered."""
-    store(slot_at(base, slot) + S_CANCEL, 1)
+    want_no_more(base, slot, gen)
     while True:
         word = load(state_at(base, slot))
         if word & 7 != READY or (word >> 42) & GEN_MASK != gen:

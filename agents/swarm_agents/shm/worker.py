@@ -122,6 +122,12 @@ class Claim:
         return float(struct.unpack_from("<d", self._raw, _FIELDS + S_WALL_DEADLINE)[0])
 
     @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, or None: by the monotonic clock, whatever somebody sets the other one to."""
+        due = self._field(S_DEADLINE)
+        return (due - hot.now_ns()) * 1e-9 if due else None
+
+    @property
     def attempt(self) -> int:
         """From 1: how often this task has been begun."""
         return (self._mine >> 3) & ATTEMPTS_MASK
@@ -206,7 +212,9 @@ class Claim:
         board = self._board
         view, words = board.mapping.view, board.words
         flag = struct.unpack_from("<q", view, words[H_SLOTS_AT] + self.slot * SLOT_STRIDE + S_CANCEL)[0]
-        return bool(flag) or struct.unpack_from("<q", view, words[H_STATES_AT] + self.slot * 8)[0] != self._mine
+        if flag == (self._mine >> 42 & GEN_MASK) + 1:
+            return True
+        return bool(struct.unpack_from("<q", view, words[H_STATES_AT] + self.slot * 8)[0] != self._mine)
 
     def resumed(self) -> bool:
         """Whether somebody has gone on with the task since it was handed back: begun it, or ended it."""
