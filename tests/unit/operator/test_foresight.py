@@ -34,8 +34,8 @@ def run(world: World, seconds: int) -> list[int]:
     """Plans for so long; how many compute agents worked at each step."""
     seen = []
     for _ in range(seconds):
-        turn(world)
-        turn(world)  # what was written is observed before a pod has ended
+        for _ in range(3):  # what was written is observed before a pod has ended
+            turn(world)
         seen.append(len(working(world)))
         world.tick()
     return seen
