@@ -91,6 +91,17 @@ def test_a_peer_that_dies_gives_its_tasks_back_at_once(pair):
     assert len(a.committed) == 5
 
 
+def test_a_task_that_is_on_the_board_twice_is_not_forwarded_twice_and_both_end(pair):
+    """As after a hub's death: the one that it had put there, and the one of the client that submitted again."""
+    a, b = FakeDesk(workers=0, auto=False), FakeDesk(auto=False)
+    first, second = pair(a, b)
+    first.call(lambda: [a.own((1, 1), "core.echo", 1), a.own((1, 1), "core.echo", 1)])
+    eventually(lambda: len(b.waiting) == 1)
+    assert first.hub.in_hand == 1
+    eventually(lambda: (second.call(b.work), first.call(lambda: len(a.waiting) + first.hub.in_hand))[1] == 0)
+    assert first.hub.counts["forwarded_answered"] == 2
+
+
 def test_a_task_that_the_peer_refuses_comes_back_as_one_that_was_not_begun(pair):
     a, b = FakeDesk(workers=0, auto=False), FakeDesk(room=0, auto=False)
     b.shown = schema.Load(workers=4, idle=4, room=100)  # it has filled up since it said this

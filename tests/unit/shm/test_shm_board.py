@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 
 import msgspec
@@ -22,7 +23,9 @@ from swarm_agents.errors import (
     TaskCancelled,
     to_wire,
 )
+from swarm_agents.shm import tasks
 from swarm_agents.shm.board import Board, Port, Ticket, Worker
+from swarm_agents.shm.layout import H_SLOTS_AT, S_CANCEL, SLOT_STRIDE
 
 
 def fill(port: Port, *args: object) -> list[Ticket]:
@@ -185,6 +188,29 @@ def test_a_cancelled_task_is_answered_and_never_begun(port: Port, worker: Worker
     assert isinstance(answers[first].error, TaskCancelled)
     assert answers[second].error is None
     assert not port.cancel(second)
+
+
+def test_who_slept_cancels_no_later_task_of_the_same_slot(board: Board, port: Port, worker: Worker) -> None:
+    gone = port.submit("k")
+    assert port.cancel(gone)
+    assert len(port.poll()) == 1
+    slots = {}
+    while gone.slot not in slots:  # until the slot is another task's
+        ticket = port.submit("k")
+        slots[ticket.slot] = ticket
+    base, gen = board.mapping.base, slots[gone.slot].gen
+    assert not tasks.cancel(base, gone.slot, gone.gen), "what it names is over"
+    claims = {}
+    while (claim := worker.claim()) is not None:
+        claims[claim.slot] = claim
+    assert gone.slot in claims, "it was not answered as cancelled"
+    # and one that has looked, slept, and only then writes
+    words = board.words
+    at = words[H_SLOTS_AT] + gone.slot * SLOT_STRIDE + S_CANCEL
+    struct.pack_into("<q", board.mapping.view, at, gone.gen + 1)
+    assert not claims[gone.slot].cancelled()
+    assert not tasks.cancel(base, gone.slot, gen)
+    assert claims[gone.slot].cancelled(), "its own submitter's wish counts"
 
 
 def test_hints_of_cancelled_tasks_do_not_fill_the_queue_when_no_agent_is_there(port: Port) -> None:
