@@ -25,7 +25,6 @@ from starlette.routing import Route
 
 from swarm_agents.errors import BoardMismatch
 from swarm_agents.runtime.control import RefusedError
-from swarm_agents.runtime.load import read_load
 
 if TYPE_CHECKING:
     from swarm_agents.runtime.supervisor import Supervisor
@@ -160,6 +159,9 @@ def application(supervisor: Supervisor, keys_dir: Path) -> Starlette:
         if refused:
             return refused
         try:
+            # not sooner: NumPy and Numba read the environment that is set after the port was bound
+            from swarm_agents.runtime.load import read_load
+
             return JSONResponse(read_load(supervisor.board, supervisor.identity.node))
         except BoardMismatch as error:
             return _error(503, str(error))

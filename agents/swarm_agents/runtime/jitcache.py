@@ -5,6 +5,10 @@ directory of its own below the root, and an image that is built here may be run 
 another directory. An image brings a warm cache as a read-only seed; an agent takes what fits into its own, writable
 home (numba#4032: a cache that can't be written is silently no cache).
 
+What CPU an image will run on is not known when it is built, so it brings caches for the architecture's *levels* (x86-64
+psABI: v2, v3 with AVX2 and FMA, v4 with AVX-512), and an agent whose own CPU has none compiles for the highest level
+that its CPU can run and that the seed has: it gives up tuning for its CPU's model, and starts without compiling.
+
 Invariants: `NUMBA_CACHE_DIR` is set before Numba is imported; files appear whole, so many agents may seed one directory
 at once; a seed is never written to. Only llvmlite is imported to name the target, and Numba only to warm.
 """
@@ -24,7 +28,28 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["CacheDescription", "cache_directory", "clear", "default_root", "describe", "seed", "target", "use", "warm"]
+__all__ = [
+    "CacheDescription",
+    "cache_directory",
+    "clear",
+    "default_root",
+    "describe",
+    "fit",
+    "levels",
+    "seed",
+    "target",
+    "use",
+    "warm",
+]
+
+_V2 = frozenset({"cx16", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"})
+_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+#: By machine: LLVM's names of its levels, from the highest on, and what a CPU must have for each (in LLVM's names).
+_LEVELS = {
+    "x86_64": (("x86-64-v4", _V4), ("x86-64-v3", _V3), ("x86-64-v2", _V2)),
+    "aarch64": (("generic", frozenset()),),
+}
 
 #: What `target` makes.
 _NAME = re.compile(r".+-[0-9a-f]{10}")
@@ -49,14 +74,17 @@ def default_root() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "agentswarm" / "jit"
 
 
-def target() -> str:
-    """The CPU target's name, with a hash of what else compiled code depends on; fit for a file name."""
+def target(level: str = "") -> str:
+    """The CPU target's name, with a hash of what else compiled code depends on; fit for a file name.
+
+    `level`: that one instead of what Numba would compile for in this process.
+    """
     from llvmlite import binding
 
-    features = os.environ.get("NUMBA_CPU_FEATURES")
+    features: str | None = "" if level else os.environ.get("NUMBA_CPU_FEATURES")
     if features is None:
         features = binding.get_host_cpu_features().flatten()
-    name = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+    name = level or os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
     parts = (features, version("numba"), version("llvmlite"), sys.implementation.cache_tag, platform.machine())
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=5).hexdigest()
     return f"{name}-{digest}"
@@ -65,6 +93,28 @@ def target() -> str:
 def cache_directory(root: Path) -> Path:
     """The directory below `root` for this machine's CPU and the installed Numba."""
     return root / target()
+
+
+def levels() -> list[str]:
+    """The levels that this machine's CPU can run, from the highest on."""
+    from llvmlite import binding
+
+    have = {name for name, there in binding.get_host_cpu_features().items() if there}
+    return [name for name, needs in _LEVELS.get(platform.machine(), ()) if needs <= have]
+
+
+def fit(source: Path | None) -> str:
+    """Has Numba compile for a level, if a seed has that one and not this very CPU; returns its name, or "".
+
+    To be called before `use`. What the environment says of the CPU already is left as it is.
+    """
+    if source is None or "NUMBA_CPU_NAME" in os.environ or (source / target()).is_dir():
+        return ""
+    for level in levels():
+        if (source / target(level)).is_dir():
+            os.environ |= {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
+            return level
+    return ""
 
 
 def use(root: Path) -> Path:
@@ -162,3 +212,17 @@ def clear(root: Path, *, everything: bool = False) -> int:
             freed += sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             shutil.rmtree(directory)
     return freed
+
+
+def main(root: str) -> None:
+    """Warms a cache for each level that this machine can run: what an image is given as its seed."""
+    import subprocess
+
+    for level in levels():
+        environment = os.environ | {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
+        code = f"from pathlib import Path; from swarm_agents.runtime.jitcache import warm; print(warm(Path({root!r})))"
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

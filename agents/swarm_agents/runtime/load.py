@@ -20,6 +20,7 @@ import numpy as np
 
 from swarm_agents.config import Role
 from swarm_agents.shm.layout import (
+    GEN_MASK,
     H_HIST_AT,
     H_LANE_SLOTS,
     H_MAX_MEMBERS,
@@ -97,7 +98,8 @@ def _ages(mapping: Mapping, words: dict[int, int], now: int) -> np.ndarray[Any, 
         return np.empty(0)
     stride = SLOT_STRIDE // 8
     fields = np.frombuffer(mapping.view, np.int64, slots * stride, words[H_SLOTS_AT]).reshape(slots, stride)
-    waiting = waiting[fields[waiting, S_CANCEL // 8] == 0]
+    generations = (states[waiting] >> 42) & GEN_MASK
+    waiting = waiting[fields[waiting, S_CANCEL // 8] != generations + 1]
     ages: np.ndarray[Any, Any] = np.maximum(now - fields[waiting, S_SUBMITTED // 8], 0) * 1e-9
     return ages
 

@@ -36,8 +36,23 @@ class SetupError(RuntimeError):
 
 
 def main() -> int:
-    """The console script; returns the exit status."""
+    """The console script; returns the exit status. `--version` and `selftest` need nothing of a pod."""
     began = time.monotonic()
+    match sys.argv[1:]:
+        case []:
+            pass
+        case ["--version"]:
+            from swarm_agents import __version__
+
+            print(f"swarm-agent {__version__}")
+            return 0
+        case ["selftest"]:
+            from swarm_agents.runtime.selftest import selftest
+
+            return selftest()
+        case other:
+            print(f"swarm-agent takes --version, selftest, or nothing, not {' '.join(other)}", file=sys.stderr)
+            return 2
     logs.configure()
     try:
         return _run(began)
@@ -147,6 +162,7 @@ def prepare_environment(identity: Identity, settings: Settings, cores_: cores.Co
     os.environ["NUMBA_NUM_THREADS"] = str(settings.runtime.threads or cores_.threads)
     for name in _SINGLE:
         os.environ.setdefault(name, "1")
+    jitcache.fit(identity.cache_seed)
     try:
         jitcache.use(identity.cache_dir)
     except OSError as error:

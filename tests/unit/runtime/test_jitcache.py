@@ -1,5 +1,6 @@
 """Where compiled kernels are kept."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,35 @@ def test_clearing_frees_this_targets_cache_or_all_and_never_what_is_no_cache(tmp
     assert not other.exists()
     assert precious.exists()
     assert jitcache.clear(tmp_path / "nothing here") == 0
+
+
+def test_a_seed_of_a_level_is_used_where_there_is_none_of_this_very_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    monkeypatch.setattr(os, "environ", environment)
+    assert jitcache.fit(None) == ""
+    assert jitcache.fit(tmp_path) == ""
+    *_, lowest = jitcache.levels()
+    (tmp_path / jitcache.target(lowest)).mkdir()
+    highest = jitcache.levels()[0]
+    assert jitcache.fit(tmp_path) == lowest
+    assert (environment.pop("NUMBA_CPU_NAME"), environment.pop("NUMBA_CPU_FEATURES")) == (lowest, "")
+    (tmp_path / jitcache.target(highest)).mkdir(exist_ok=True)
+    assert jitcache.fit(tmp_path) == highest
+    assert jitcache.target() == jitcache.target(highest), "that is what Numba is going to compile for"
+    assert jitcache.fit(tmp_path) == "", "what the environment says stays"
+    del environment["NUMBA_CPU_NAME"], environment["NUMBA_CPU_FEATURES"]
+    (tmp_path / jitcache.target()).mkdir()
+    assert jitcache.fit(tmp_path) == "", "one of this very CPU is better than any level"
+
+
+def test_the_supervisor_imports_neither_numpy_nor_numba_before_it_has_set_what_they_read() -> None:
+    program = (
+        "import sys; from swarm_agents.runtime import http, jitcache, main; jitcache.target(); "
+        "print(*sorted({'numba', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
