@@ -116,11 +116,12 @@ format: $(READY) ## Format the code, and mend what the linter can mend
 	@$(BIN)/ruff format .
 
 .PHONY: generate
-generate: $(READY) ## Write what is generated: the CRD, the references, the chart's README
+generate: $(READY) ## Write what is generated: the CRD, the references, the chart's README, the dashboards
 	@$(BIN)/python -m swarm_operator.api.crd
 	@$(BIN)/python -m swarm_operator.rbac
 	@$(BIN)/python -m swarm_deploy.reference
 	@$(BIN)/python -m swarm_deploy.chart
+	@$(BIN)/python -m swarm_deploy.dashboards.grafana
 
 # Compared with what was there before, so that it also works in a tree with changes not committed yet.
 .PHONY: verify

@@ -85,6 +85,10 @@ class Cache:
         """Seconds since the API server was last heard of, on the watch where that is longest."""
         return max((reflector.age() for reflector in self.reflectors), default=0.0)
 
+    def agent_pods(self) -> Iterator[PodView]:
+        """The pods of every Swarm."""
+        return (view for store in self.stores("Pod") for view in store if isinstance(view, PodView))
+
     def swarm_views(self) -> Iterator[SwarmView]:
         """Every Swarm, as observed."""
         return (view for store in self.stores("Swarm") for view in store if isinstance(view, SwarmView))

@@ -21,6 +21,7 @@ ACTIONS: Final = (
     "EnsurePodGroup",
     "FailGang",
     "LiftGate",
+    "MarkRevision",
     "PushSettings",
     "RepairPod",
     "ResumePod",

@@ -1,4 +1,4 @@
-"""The operator's own HTTP port: /metrics, /healthz, /readyz.
+"""The operator's own HTTP port: /metrics, /targets, /healthz, /readyz.
 
 Alive means that the API server was heard of on every watch lately: a watch that has silently stalled would otherwise
 look like a quiet cluster for ever. Ready means that everything was listed once; the replica that does not lead is ready
@@ -8,7 +8,7 @@ too, since it could lead the next moment.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -33,9 +33,14 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 async def serve(
-    address: str, metrics: Metrics, alive: Callable[[], str], ready: Callable[[], str]
+    address: str,
+    metrics: Metrics,
+    alive: Callable[[], str],
+    ready: Callable[[], str],
+    found: Callable[[], list[dict[str, Any]]] = list,
 ) -> tuple[web.AppRunner, int]:
-    """Serves until the runner is cleaned up; returns it and the port. `alive` and `ready` say what is wrong, or "".
+    """Serves until the runner is cleaned up; returns it and the port. `alive` and `ready` say what is wrong, or "";
+    `found` is what there is to scrape, for Prometheus' HTTP service discovery.
 
     Raises:
         OSError: the address can't be listened on.
@@ -43,6 +48,9 @@ async def serve(
 
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), content_type="text/plain", charset="utf-8")
+
+    async def targets(_: web.Request) -> web.Response:
+        return web.json_response(found())
 
     def probe(check: Callable[[], str]) -> Callable[[web.Request], web.Response]:
         async def handler(_: web.Request) -> web.Response:
@@ -53,6 +61,7 @@ async def serve(
 
     app = web.Application()
     app.router.add_get("/metrics", exposition)
+    app.router.add_get("/targets", targets)
     app.router.add_get("/healthz", probe(alive))  # type: ignore[arg-type]
     app.router.add_get("/readyz", probe(ready))  # type: ignore[arg-type]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--http-bind",
         default=f"{os.environ.get('POD_IP', '127.0.0.1')}:{HTTP_PORT}",
-        help="HOST:PORT of /metrics, /healthz and /readyz (default: %(default)s); port 0 takes a free one",
+        help="HOST:PORT of /metrics, /targets, /healthz and /readyz (default: %(default)s); port 0 takes a free one",
     )
     parser.add_argument("--no-leader-election", action="store_true", help="this is the only replica")
     parser.add_argument("--lease-namespace", help="of the Lease; else the pod's or the context's own")
@@ -68,6 +68,7 @@ async def _run(options: argparse.Namespace) -> int:
     from swarm_operator.leader import Leader
     from swarm_operator.metrics import Metrics
     from swarm_operator.shell import run_shell
+    from swarm_operator.targets import targets
 
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -114,7 +115,7 @@ async def _run(options: argparse.Namespace) -> int:
     metrics.read("leading", lambda: float(leader is None or leader.leads()))
     metrics.read("events_dropped", lambda: recorder.dropped)
     metrics.read_swarms(cache.swarm_views)
-    runner, port = await serve(options.http_bind, metrics, alive, ready)
+    runner, port = await serve(options.http_bind, metrics, alive, ready, lambda: targets(cache.agent_pods()))
     log.info("started", version=__version__, identity=identity, http_port=port, namespaces=options.namespace or "all")
 
     tasks = [asyncio.create_task(r.run(), name=f"reflector {r.kind}") for r in cache.reflectors]

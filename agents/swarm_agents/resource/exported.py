@@ -60,8 +60,8 @@ BOARD: Final = Table(
     Declared(
         "swarm_board_members",
         "gauge",
-        "Members of the node's board",
-        _NODE | {"role": f"{len(MEMBERS)} roles: {', '.join(MEMBERS)}"},
+        "Members of the node's board: clients, and agents by role",
+        _NODE | {"kind": f"{len(MEMBERS)} kinds: {', '.join(MEMBERS)}"},
     ),
     Declared(
         "swarm_board_operations",

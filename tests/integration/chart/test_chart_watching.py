@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,27 @@ def test_values_that_can_not_be_are_refused_with_their_name(metrics: dict[str, A
 
 def test_agents_can_not_say_for_themselves_whose_they_are() -> None:
     (monitor,) = objects("PodMonitor", podMonitor={"enabled": True})
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert not endpoint.get("honorLabels")
-    assert {r["targetLabel"] for r in endpoint["relabelings"]} == {"swarm", "role", "node"}
-    assert endpoint["metricRelabelings"][0]["action"] == "labeldrop"
+    assert [e["port"] for e in monitor["spec"]["podMetricsEndpoints"]] == ["http", "hub-http"]
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert not endpoint.get("honorLabels")
+        assert {r["targetLabel"] for r in endpoint["relabelings"]} == {"swarm", "role", "node"}
+        assert endpoint["metricRelabelings"][0]["action"] == "labeldrop"
     (operator,) = objects("ServiceMonitor", serviceMonitor={"enabled": True})
     assert operator["spec"]["endpoints"][0]["honorLabels"], (
         "else every Swarm would seem to be in the operator's namespace"
     )
+
+
+def test_each_dashboard_is_a_config_map_for_the_sidecar_with_its_braces_unharmed() -> None:
+    settings = {"enabled": True, "namespace": "monitoring", "annotations": {"grafana_folder": "Agent Swarm"}}
+    found = objects("ConfigMap", dashboards=settings)
+    sources = {path.name: json.loads(path.read_text()) for path in (CHART / "files/dashboards").glob("*.json")}
+    assert len(sources) >= 6
+    assert {name: json.loads(text) for each in found for name, text in each["data"].items()} == sources
+    assert any("{{" in text for each in found for text in each["data"].values())
+    for each in found:
+        assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert each["metadata"]["namespace"] == "monitoring"
+        assert each["metadata"]["annotations"] == {"grafana_folder": "Agent Swarm"}
+        assert len(each["metadata"]["name"]) <= 63
+        assert len(json.dumps(each)) < 1 << 20

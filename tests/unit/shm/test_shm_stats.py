@@ -284,7 +284,7 @@ def test_the_board_is_exported_with_its_counts_and_durations(board: Board, pair:
     stats, families = board.stats(), exported(board)
     assert value(families["swarm_queue_depth"], priority="high") == 1
     assert value(families["swarm_board_tasks"], priority="high", state="ready") == 1
-    assert value(families["swarm_board_members"], role="compute") == 1
+    assert value(families["swarm_board_members"], kind="compute") == 1
     operations = families["swarm_board_operations"]
     assert value(operations, "_total", operation="submitted") == 4
     assert value(operations, "_total", operation="committed") == 3

@@ -198,3 +198,12 @@ class TestHeat:
         assert sensor().availability is Availability.AVAILABLE
         time[0] = 1.1
         assert sensor().availability is Availability.UNAVAILABLE
+
+
+def test_no_label_of_an_agent_s_metric_means_another_thing_than_the_one_that_scraping_adds() -> None:
+    """What a target's label shadows is dropped, so it must have said the same."""
+    same = {"swarm_agent_info", "swarm_agent"}
+    for table in TABLES:
+        for one in table:
+            if table is not OPERATOR and one.name not in same:
+                assert not {"namespace", "swarm", "role", "pod"} & set(one.labels), one.name
