@@ -59,6 +59,9 @@ class BoardChannel(Channel):
             BoardMismatch: it belongs to another user, release or swarm.
             SwarmFull: it has no place left.
         """
+        from swarm_agents.runtime import jitcache
+
+        jitcache.settle()
         from swarm_agents.shm.answers import value_of
         from swarm_agents.shm.board import Board
 

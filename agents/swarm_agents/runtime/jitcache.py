@@ -15,6 +15,7 @@ at once; a seed is never written to. Only llvmlite is imported to name the targe
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "fit",
     "levels",
     "seed",
+    "settle",
     "target",
     "use",
     "warm",
@@ -133,6 +135,29 @@ def use(root: Path) -> Path:
     if "numba" in sys.modules:
         sys.modules["numba"].config.CACHE_DIR = str(directory)
     return directory
+
+
+def settle() -> None:
+    """Gives a process that is no agent a cache, where the image brings a seed: to be called before Numba is imported.
+
+    A container whose root can't be written has no place for one, and its user may have no home: then it is a temporary
+    directory, which goes with the process.
+    """
+    source = os.environ.get("SWARM_CACHE_SEED")
+    if source is None or "NUMBA_CACHE_DIR" in os.environ or "numba" in sys.modules:
+        return
+    fit(Path(source))
+    try:
+        root = default_root()
+        use(root)
+    except (OSError, RuntimeError):  # RuntimeError: nobody's home
+        try:
+            root = Path(tempfile.mkdtemp(prefix="swarm-jit-"))
+        except OSError:  # then it compiles
+            return
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
+        use(root)
+    seed(root, Path(source))
 
 
 def seed(root: Path, source: Path | None) -> int:

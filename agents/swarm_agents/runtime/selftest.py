@@ -28,7 +28,8 @@ def selftest() -> int:
     from swarm_agents.runtime import jitcache
 
     seed = os.environ.get("SWARM_CACHE_SEED")
-    level = jitcache.fit(Path(seed) if seed else None)
+    jitcache.settle()
+    level = os.environ.get("NUMBA_CPU_NAME")
     print(f"swarm-agent {__version__}, Python {sys.version.split()[0]}, for {jitcache.target()}")
     if seed:
         print(f"JIT cache of {seed}: {f'the level {level}' if level else 'that of this CPU, or none'}")

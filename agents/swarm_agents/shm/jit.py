@@ -37,7 +37,10 @@ def stamped(dispatcher: Any) -> Any:
     """What Numba is about to compile, kept on disk under the digest of this package's sources."""
     if not hasattr(dispatcher, "enable_caching"):
         return dispatcher  # the JIT is off
-    dispatcher.enable_caching()
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # neither this package nor a home can be written: compiled in each process anew
+        return dispatcher
     cache = dispatcher._cache
     if not hasattr(cache, "_impl") or not hasattr(cache, "_cache_file"):
         return dispatcher  # another Numba: its own time stamp has to do
