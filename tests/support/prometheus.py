@@ -43,7 +43,7 @@ def program(name: str) -> str:
 def promtool(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Runs promtool."""
     return subprocess.run(
-        [program("promtool"), *words], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [program("promtool"), *words], input=stdin, capture_output=True, text=True, timeout=110, check=False
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from support.prometheus import promtool
+from swarm_agents.exported import exposition
 from swarm_deploy.metrics_reference import declared
 
 REPOSITORY = Path(__file__).parents[3]
@@ -376,3 +377,29 @@ def test_the_runbook_has_no_section_without_an_alert() -> None:
 def test_the_copy_for_a_prometheus_of_one_s_own_is_the_chart_s() -> None:
     copy = (REPOSITORY / "deploy/prometheus/agentswarm.rules.yaml").read_text()
     assert copy.partition("\n")[2] == RULES.read_text(), "run `make generate`"
+
+
+def test_promtool_finds_nothing_to_blame_in_names_and_types_of_all_metrics() -> None:
+    families = []
+    for one in declared().values():
+        labels = ["x"] * len(one.labels)
+        match one.kind:
+            case "gauge":
+                families.append(one.gauge((labels, 1.0)))
+            case "counter":
+                families.append(one.counter((labels, 1.0)))
+            case "histogram":
+                families.append(one.histogram((labels, [("1.0", 1.0), ("+Inf", 1.0)], 1.0)))
+            case "info":
+                families.append(one.info(dict.fromkeys(one.labels, "x")))
+    text = exposition(*families).decode()
+    assert all(f"# TYPE {one.exposed} " in text for one in declared().values())
+    done = promtool("check", "metrics", stdin=text)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    blamed = promtool("check", "metrics", stdin="# TYPE swarm_tasks counter\nswarm_tasks 1\n")
+    assert blamed.returncode != 0, "promtool would say so"
+
+
+def test_promtool_takes_the_shipped_configuration() -> None:
+    done = promtool("check", "config", str(REPOSITORY / "deploy/prometheus/prometheus.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
