@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command", nargs="?", choices=("run", "check"), default="run", help="run (default), or check the cluster"
     )
+    parser.add_argument("--offline", action="store_true", help="check this installation instead, without a cluster")
     parser.add_argument(
         "-n", "--namespace", action="append", default=[], help="serve this namespace only; may be given repeatedly"
     )
@@ -232,7 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         split_address(options.http_bind)
     except ValueError as error:
         parser.error(str(error))
+    if options.offline and options.command != "check":
+        parser.error("--offline belongs to check")
     configure(options.log_level)
+    if options.offline:
+        from swarm_operator.selfcheck import selfcheck
+
+        return 1 if asyncio.run(selfcheck()) else 0
     try:
         return asyncio.run(_check(options) if options.command == "check" else _run(options))
     except ApiError as error:
