@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from swarm_operator import pod_security, private_board
+from swarm_operator import network, pod_security, private_board
 from swarm_operator.api.fields import size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.placement import whole_cpus
@@ -40,7 +40,6 @@ _LATER: Final = "not implemented in this version; leave it out"
 
 #: Field -> whether the spec uses it beyond what is implemented.
 _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
-    "spec.security.networkPolicy": lambda s: s.security.network_policy,
     "spec.security.keyRotation": lambda s: s.security.key_rotation is not None,
     "spec.security.allowPickle": lambda s: s.security.allow_pickle,
 }
@@ -51,7 +50,7 @@ def refusals(spec: SwarmSpec) -> tuple[Refusal, ...]:
     found = [Refusal(NOT_IMPLEMENTED, field, _LATER) for field, uses in _NOT_YET.items() if uses(spec)]
     found += [Refusal(INVALID, field, text) for field, text in schedule_problems(spec)]
     arena = spec.transport.shared_memory.size
-    for problems in (private_board.problems, pod_security.problems):
+    for problems in (private_board.problems, pod_security.problems, network.problems):
         found += [Refusal(INVALID, field, message) for field, message in problems(spec)]
     for field, memory in (("spec.compute.memory", spec.compute.memory), ("spec.resource.memory", spec.resource.memory)):
         if not in_pod(spec) and size_bytes(memory) < size_bytes(arena) + OWN_MEMORY:

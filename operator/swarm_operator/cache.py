@@ -41,8 +41,10 @@ class Cache:
         memory: KeyMemory,
         clock: Callable[[], float],
         now: Callable[[], float] = time.time,
+        *,
+        home: str = "",
     ) -> None:
-        self._now = now
+        self._now, self._home = now, home
         self._gone_nodes: dict[str, float] = {}
         self._agents, self._memory = agents, memory
         self._spaces = tuple(namespaces) or ("",)
@@ -123,6 +125,7 @@ class Cache:
             autoscaling=self.autoscaling(swarm.uid),
             gang=self.gang(swarm.uid),
             refused=self.refused(key),
+            home=self._home,
         )
 
     def nodes(self) -> tuple[NodeView, ...]:

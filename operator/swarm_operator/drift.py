@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from swarm_operator.objects import WHOLE
 from swarm_operator.views import ObjectView
 
 __all__ = ["as_wanted", "covers", "excess", "waits_for"]
@@ -43,6 +44,8 @@ def covers(desired: Any, observed: Any) -> bool:
 def as_wanted(manifest: dict[str, Any], observed: ObjectView) -> bool:
     """Whether an object holds everything that its manifest says, labels and owners included."""
     wanted = {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind", "metadata")}
+    if manifest["kind"] in WHOLE and any(observed.body.get(key) != value for key, value in wanted.items()):
+        return False
     meta = {k: manifest["metadata"][k] for k in ("labels", "ownerReferences")}
     return covers(wanted, observed.body) and covers(meta, observed.body["metadata"])
 

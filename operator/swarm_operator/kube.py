@@ -44,6 +44,7 @@ __all__ = [
     "Page",
     "Resource",
     "connect",
+    "pod_namespace",
 ]
 
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -129,6 +130,7 @@ RESOURCES: Final[dict[str, Resource]] = {
         Resource("Event", "v1", "events"),
         Resource("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
         Resource("ControllerRevision", "apps/v1", "controllerrevisions"),
+        Resource("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
         Resource("Lease", "coordination.k8s.io/v1", "leases"),
     )
 }
@@ -371,6 +373,14 @@ def _seconds(wish: str, date: str) -> float | None:
         return None
 
 
+def pod_namespace() -> str:
+    """The namespace of the pod that this process runs in; empty when it is no pod, or one without an account."""
+    try:
+        return _NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        return ""
+
+
 async def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
     """Connects by a kubeconfig (argument, else KUBECONFIG, else ~/.kube/config), or as the pod that this runs in.
 
@@ -385,7 +395,7 @@ async def connect(kubeconfig: str | None = None, context: str | None = None) -> 
             incluster_config.load_incluster_config(  # type: ignore[no-untyped-call]
                 client_configuration=configuration
             )
-            namespace = _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
+            namespace = pod_namespace() or "default"
         else:
             path = path or f"{os.environ.get('HOME', '')}/.kube/config"
             loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]

@@ -65,7 +65,7 @@ async def _run(options: argparse.Namespace) -> int:
     from swarm_operator.gather import Gatherer
     from swarm_operator.httpd import STALE_AFTER, serve
     from swarm_operator.keys import KeyMemory
-    from swarm_operator.kube import connect
+    from swarm_operator.kube import connect, pod_namespace
     from swarm_operator.leader import Leader
     from swarm_operator.metrics import Metrics
     from swarm_operator.shell import run_shell
@@ -87,7 +87,7 @@ async def _run(options: argparse.Namespace) -> int:
     if not options.no_leader_election:
         leader = Leader(api, options.lease_namespace or api.namespace, identity, time.monotonic)
         api.may_write = leader.leads
-    cache = Cache(api, options.namespace, agents, memory, time.monotonic)
+    cache = Cache(api, options.namespace, agents, memory, time.monotonic, home=pod_namespace())
     executor = Executor(api, cache, agents, memory, leads=leader.leads if leader else lambda: True)
     auditor = Auditor(api, executor.leads, time.time, lambda key: cache.on_key(key))
     cache.on_swarm, cache.anchor = auditor.changed, auditor.anchor

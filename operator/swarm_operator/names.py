@@ -25,6 +25,7 @@ __all__ = [
     "FIELD_MANAGER",
     "GANG_GATE",
     "LABEL_AUDIT",
+    "LABEL_CLIENT",
     "LABEL_ORDINAL",
     "LABEL_REVISION",
     "LABEL_ROLE",
@@ -38,6 +39,7 @@ __all__ = [
     "config_map",
     "controller_revision",
     "disruption_budget",
+    "network_policy",
     "object_labels",
     "parse_pod_name",
     "pod_group",
@@ -71,6 +73,8 @@ GANG_GATE: Final = f"{_PREFIX}/gang"
 ANNOTATION_RECORD: Final = f"{_PREFIX}/record"
 #: Whose audit trail a ConfigMap holds a part of.
 LABEL_AUDIT: Final = f"{_PREFIX}/audit"
+#: On a pod of somebody else's: the swarm whose hubs it may reach.
+LABEL_CLIENT: Final = f"{_PREFIX}/client"
 FIELD_MANAGER: Final = "agentswarm-operator"
 #: The autoscaler writes replicas, and nothing else, under a name of its own.
 AUTOSCALER: Final = "agentswarm-autoscaler"
@@ -151,6 +155,11 @@ def service_account(swarm: str) -> str:
 
 def disruption_budget(swarm: str) -> str:
     """The PodDisruptionBudget of the compute agents."""
+    return swarm
+
+
+def network_policy(swarm: str) -> str:
+    """The NetworkPolicy of all the swarm's pods."""
     return swarm
 
 

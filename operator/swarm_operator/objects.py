@@ -27,6 +27,7 @@ from swarm_operator.views import SwarmView
 
 __all__ = [
     "EXACT",
+    "WHOLE",
     "agents_service_manifest",
     "api_service_manifest",
     "budget_manifest",
@@ -46,7 +47,12 @@ EXACT: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "ServiceAccount": (),
     "PodDisruptionBudget": (("spec", "selector"),),
     "ControllerRevision": (),
+    "NetworkPolicy": (),
 }
+
+#: Kinds that are ours to the last item of each list. The API server takes those lists whole from an apply, so that
+#: nothing need be removed by name.
+WHOLE: Final = frozenset({"NetworkPolicy"})
 
 
 def owner_reference(swarm: SwarmView) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from swarm_agents.config import Role, Settings, settings_revision
-from swarm_operator import history, names, objects, troubles
+from swarm_operator import history, names, network, objects, troubles
 from swarm_operator.accept import refusals
 from swarm_operator.actions import (
     Action,
@@ -289,8 +289,9 @@ def _children(
         objects.agents_service_manifest(swarm, spec),
         objects.api_service_manifest(swarm, spec),
         objects.budget_manifest(swarm, max(0, compute.count - max(1, compute.unavailable))),
+        *network.wanted(swarm, spec, snapshot.home),
     ]
-    actions: list[Action] = []
+    actions: list[Action] = [*network.superfluous(swarm, spec, snapshot.objects)]
     for manifest in wanted:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         observed = snapshot.objects.get((kind, name))

@@ -85,6 +85,12 @@ SERVED: Final = (
     Rule(
         "apps", ("controllerrevisions",), ("create", "delete", "get", "list", "patch", "watch"), "what was rolled out"
     ),
+    Rule(
+        "networking.k8s.io",
+        ("networkpolicies",),
+        ("create", "delete", "get", "list", "patch", "watch"),
+        "who may reach the agents; deleted when a Swarm asks for none any more",
+    ),
     Rule("", ("events",), ("create", "patch"), "what happened, for people"),
     Rule(
         "scheduling.volcano.sh",

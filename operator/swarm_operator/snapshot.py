@@ -57,6 +57,8 @@ class Snapshot:
     audit: Anchor | None = None
     #: What the autoscaler decided last, for the status alone; None while it has nothing to say.
     autoscaling: Decision | None = None
+    #: The namespace that the operator's pods run in; empty: it is no pod of the cluster.
+    home: str = ""
     #: What is known of its agents' common start.
     gang: GangView = field(default_factory=GangView)
     #: That its pods are refused; None when the last ones were made.

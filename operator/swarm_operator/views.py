@@ -171,6 +171,7 @@ CHILD_KINDS: Final = (
     "ServiceAccount",
     "PodDisruptionBudget",
     "ControllerRevision",
+    "NetworkPolicy",
 )
 
 View = SwarmView | PodView | NodeView | ObjectView

@@ -123,6 +123,11 @@ FULL: Final[dict[str, Any]] = {
         "runAsUser": 65532,
         "runAsGroup": 65532,
         "networkPolicy": False,
+        "clients": [{"pods": {"app": "ui"}, "namespaces": {"team": "risk"}}, {"cidr": "10.0.0.0/8"}],
+        "egress": [
+            {"to": {"cidr": "10.1.0.0/16"}, "protocol": "TCP", "ports": [443]},
+            {"to": {"pods": {"app": "db"}, "namespaces": {"team": "risk"}}},
+        ],
         "keyRotation": "24h",
         "allowPickle": False,
     },

@@ -102,7 +102,10 @@ class InProcess:
 
 
 def _plural(obj: Object) -> str:
-    groups = {"PodDisruptionBudget": "poddisruptionbudgets.policy"}
+    groups = {
+        "PodDisruptionBudget": "poddisruptionbudgets.policy",
+        "NetworkPolicy": "networkpolicies.networking.k8s.io",
+    }
     return groups.get(obj["kind"], obj["kind"].lower() + "s")
 
 

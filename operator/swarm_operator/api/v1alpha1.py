@@ -35,6 +35,7 @@ from swarm_operator.api.fields import (
     rolling,
     seconds,
 )
+from swarm_operator.api.network import PEER_RULE, Egress, Peer
 from swarm_operator.api.pod_template import EnvVar, ObjectRef, PodTemplate, Volume
 
 __all__ = [
@@ -378,7 +379,16 @@ class Security(Model):
 
     run_as_user: int = rolling(65532, "User ID of the agents.", ge=1, le=2147483647)
     run_as_group: int = rolling(65532, "Group ID of the agents.", ge=1, le=2147483647)
-    network_policy: bool = live(False, "Admit only the swarm's own pods and its clients.")
+    network_policy: bool = live(
+        True,
+        "A NetworkPolicy for the pods. In: the hubs' ports from the swarm's own pods, the operator, pods of the "
+        "namespace with the label agentswarm.dev/client: NAME-OF-THE-SWARM, and clients; metrics from anywhere. Out: "
+        "the swarm's own pods, DNS, and egress. It needs a network plug-in that carries policies out.",
+    )
+    clients: list[Peer] = live([], "Who may reach the hubs beside them (networkPolicy).", max_length=16)
+    egress: list[Egress] = live(
+        [], "Whom the agents' kernels may reach beside them, such as a store of data (networkPolicy).", max_length=16
+    )
     key_rotation: Duration | None = plain(None, "How often the CURVE keys are renewed; never when left out.")
     allow_pickle: bool = rolling(False, "Let clients submit pickled functions: whoever may submit then runs any code.")
 
@@ -464,6 +474,7 @@ OBJECT_RULES: Final[dict[type[Model], list[dict[str, Any]]]] = {
             "message": "autoscaling needs compute.min and compute.max: give both, or leave autoscaling out",
         }
     ],
+    Peer: [PEER_RULE],
     EnvVar: [
         {
             "rule": "(has(self.value) ? 1 : 0) + (has(self.secretKeyRef) ? 1 : 0) "

@@ -18,6 +18,7 @@ CHILDREN = [
     ("Service", "risk"),
     ("Service", "risk-agents"),
     ("PodDisruptionBudget", "risk"),
+    ("NetworkPolicy", "risk"),
 ]
 PODS = {"risk-compute-0-0", "risk-compute-1-0", "risk-compute-2-0", "risk-standby-0-0"}
 
@@ -33,6 +34,8 @@ EDITS: list[tuple[str, str, dict[str, Any]]] = [
     ("Service", "risk", {"spec": {"ports": [{"name": "rest", "port": 81, "targetPort": 81, "protocol": "TCP"}]}}),
     ("Service", "risk-agents", {"spec": {"publishNotReadyAddresses": False}}),
     ("PodDisruptionBudget", "risk", {"spec": {"minAvailable": 100}}),
+    ("NetworkPolicy", "risk", {"spec": {"ingress": [{}]}}),
+    ("NetworkPolicy", "risk", {"spec": {"egress": None, "policyTypes": ["Ingress"]}}),
     ("Secret", "risk-keys", {"data": {"hub.public": base64.b64encode(b"nonsense").decode()}}),
     ("Secret", "risk-keys", {"data": {"further": "eA=="}}),
 ]

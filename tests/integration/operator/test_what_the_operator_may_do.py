@@ -62,7 +62,7 @@ def test_nothing_was_refused_that_the_operator_asked_for(cluster: TestCluster) -
 
 
 async def test_what_is_seldom_needed_is_granted(client: Client, start: Callable[..., Operator]) -> None:
-    """Objects that were made immutable are made anew, and revisions that nothing runs by any more are deleted."""
+    """Objects that were made immutable are made anew; what is not asked for or run by any more is deleted."""
     start("--no-leader-election")
     await client.create(swarm(compute={"replicas": 0}))
 
@@ -79,6 +79,13 @@ async def test_what_is_seldom_needed_is_granted(client: Client, start: Callable[
         return now is not None and all(now[kind] != before[kind] for kind, _ in FIXED)
 
     await client.until(made_anew, "them to be made anew")
+    assert await client.find("NetworkPolicy", "risk")
+    await client.merge("Swarm", "risk", {"spec": {"security": {"networkPolicy": False}}})
+
+    async def open_to_all() -> bool:
+        return await client.find("NetworkPolicy", "risk") is None
+
+    await client.until(open_to_all, "the policy to be deleted")
     for number in range(HISTORY + 2):
         await client.merge("Swarm", "risk", {"spec": {"runtime": {"threads": number + 1}}})
         revision = number + 2

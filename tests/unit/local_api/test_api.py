@@ -95,7 +95,7 @@ async def test_a_dry_run_answers_as_if_and_keeps_nothing(client: LocalClient, ap
 
 
 @pytest.mark.parametrize(
-    "kind", ["deployments.apps", "jobs.batch", "persistentvolumeclaims", "networkpolicies.networking.k8s.io"]
+    "kind", ["deployments.apps", "jobs.batch", "persistentvolumeclaims", "ingresses.networking.k8s.io"]
 )
 async def test_a_kind_that_nothing_here_acts_on_is_refused_rather_than_kept(client: LocalClient, kind: str) -> None:
     error = await refused(client.create(kind, {"metadata": {"name": "x"}}, namespace="default"))

@@ -22,6 +22,7 @@ from swarm_deploy.local.api.core import DEFINITIONS, Api
 from swarm_deploy.local.store import Store
 
 Object = dict[str, Any]
+POLICIES = "networkpolicies.networking.k8s.io"
 
 
 async def test_a_pod_is_admitted_with_what_a_real_server_adds(client: LocalClient) -> None:
@@ -291,3 +292,34 @@ async def test_too_many_events_are_cut_from_the_old_end(
         api.clock.now += 1  # type: ignore[attr-defined]
     Broom(api).expire()
     assert [o["metadata"]["name"] for o in (await client.list("events")).items] == ["e2", "e3"]
+
+
+async def test_a_network_policy_is_completed_and_kept(client: LocalClient) -> None:
+    rule = {"ports": [{"port": "hub"}], "from": [{"podSelector": {}}]}
+    policy = {"metadata": {"name": "n"}, "spec": {"ingress": [rule], "egress": [{}]}}
+    made = await client.create(POLICIES, policy, namespace="default")
+    assert made["spec"]["podSelector"] == {}
+    assert made["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert made["spec"]["ingress"][0]["ports"] == [{"port": "hub", "protocol": "TCP"}]
+    assert made["metadata"]["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [
+        ({"from": [{}]}, "spec.ingress[0].from[0]"),
+        ({"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}, "spec.ingress[0].from[0]"),
+        ({"from": [{"ipBlock": {"cidr": "10.0.0/8"}}]}, "spec.ingress[0].from[0].ipBlock.cidr"),
+        ({"from": [{"podSelector": {"matchLabels": {"a b": "c"}}}]}, "spec.ingress[0].from[0].podSelector.matchLabels"),
+        ({"ports": [{"port": 0}]}, "spec.ingress[0].ports[0].port"),
+        ({"ports": [{"port": "Not-A-Name"}]}, "spec.ingress[0].ports[0].port"),
+        ({"ports": [{"port": 1, "protocol": "ICMP"}]}, "spec.ingress[0].ports[0].protocol"),
+    ],
+)
+async def test_a_network_policy_that_could_not_be_carried_out_is_refused(
+    client: LocalClient, rule: dict[str, Any], field: str
+) -> None:
+    policy = {"metadata": {"name": "n"}, "spec": {"ingress": [rule]}}
+    error = await refused(client.create(POLICIES, policy, namespace="default"))
+    assert error.code == 422
+    assert {cause["field"] for cause in error.status["details"]["causes"]} == {field}

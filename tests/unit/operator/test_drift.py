@@ -88,7 +88,9 @@ def edit(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         *steps, last = path.split("/")
         for step in steps:
             body = body[step] if not isinstance(body, list) else body[int(step)]
-        if value is None:
+        if isinstance(body, list):
+            body.insert(int(last), value)
+        elif value is None:
             del body[last]
         else:
             body[last] = value
@@ -108,6 +110,12 @@ def edit(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("Service", "risk", edit("spec/ports/0/port", 81)),
         ("PodDisruptionBudget", "risk", edit("spec/minAvailable", 7)),
         ("PodDisruptionBudget", "risk", edit("metadata/ownerReferences", None)),
+        ("NetworkPolicy", "risk", edit("spec/policyTypes", ["Ingress"])),
+        ("NetworkPolicy", "risk", edit("spec/podSelector", {"matchLabels": {"agentswarm.dev/role": "compute"}})),
+        ("NetworkPolicy", "risk", edit("spec/ingress/0/from/3", {"namespaceSelector": {}})),
+        ("NetworkPolicy", "risk", edit("spec/ingress/0/ports", None)),
+        ("NetworkPolicy", "risk", edit("spec/egress/2", {})),
+        ("NetworkPolicy", "risk", edit("spec/egress", None)),
         ("Secret", "risk-keys", edit("data/more", "eA==")),
         ("Secret", "risk-keys", edit("type", "mine")),
     ],
@@ -130,7 +138,9 @@ def test_every_edit_of_a_child_is_planned_away(kind: str, name: str, change: Cal
     assert (action.kind, action.name, action.exists) == (kind, name, True)
 
 
-@pytest.mark.parametrize("kind", ["ServiceAccount", "ConfigMap", "Service", "PodDisruptionBudget", "Secret"])
+@pytest.mark.parametrize(
+    "kind", ["ServiceAccount", "ConfigMap", "Service", "PodDisruptionBudget", "Secret", "NetworkPolicy"]
+)
 def test_every_deleted_child_is_planned_anew(kind: str) -> None:
     world = converged()
     gone = [key for key in world.objects if key[0] == kind]

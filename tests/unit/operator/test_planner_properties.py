@@ -15,6 +15,7 @@ from swarm_operator.api.read import read_spec
 from swarm_operator.plan import agents_of, plan
 from swarm_operator.revision import revision_of
 from swarm_operator.rollout import budget
+from swarm_operator.views import CHILD_KINDS
 
 ROLES = st.sampled_from([Role.COMPUTE, Role.STANDBY])
 PHASES = st.sampled_from(["Pending", "Running", "Running", "Running", "Failed", "Succeeded"])
@@ -121,7 +122,7 @@ def test_from_any_observed_state_the_plans_converge_and_then_say_nothing(world: 
     assert not any(a.draining for a in agents_of(world.snapshot()))
     assert plan(world.snapshot(), world.now + 1e6).actions == ()
     kinds = {kind for kind, _ in world.objects}
-    assert kinds == {"Service", "ConfigMap", "Secret", "ServiceAccount", "PodDisruptionBudget", "ControllerRevision"}
+    assert kinds == {*CHILD_KINDS}
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from swarm_deploy.local.api import network_policies
 from swarm_deploy.local.api.meta import parse_time
 from swarm_deploy.local.api.quantity import canonical_quantity
 from swarm_deploy.local.api.types import Type, builtin_type, definitions
@@ -89,6 +90,7 @@ _EMPTY: dict[str, Object] = {
         "status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
     },
     "Lease": {"spec": {}},
+    "NetworkPolicy": {"spec": {"podSelector": {}}},
     "CustomResourceDefinition": {
         "spec": {"group": "", "names": {"plural": "", "kind": ""}, "scope": "", "versions": None},
         "status": {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": None},
@@ -333,6 +335,7 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "PodTemplate": _pod_template,
     "PodDisruptionBudget": _budget,
     "Lease": _spec,
+    "NetworkPolicy": network_policies.default,
     "RoleBinding": _role_binding,
     "ClusterRoleBinding": _role_binding,
 }

@@ -292,6 +292,7 @@ _STRATEGIES = {
     "poddisruptionbudgets.policy": Strategy(counts=True, unconditional=False, prepare=_budget_status),
     "leases.coordination.k8s.io": Strategy(unconditional=False),
     "endpointslices.discovery.k8s.io": Strategy(counts=True),
+    "networkpolicies.networking.k8s.io": Strategy(counts=True),
     "customresourcedefinitions.apiextensions.k8s.io": Strategy(
         counts=True,
         unconditional=False,

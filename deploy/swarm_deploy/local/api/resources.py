@@ -105,6 +105,10 @@ _ADMISSION = (
 )
 _QUOTA = "the embedded cluster enforces no limits"
 _PODS_ONLY = "the embedded cluster enforces pods, requests and limits of this quota, without scopes, and nothing else"
+_NO_POLICIES = (
+    "the embedded cluster has no network of its own that could enforce it: every process of this machine reaches the "
+    "pods' addresses"
+)
 _NOT_HERE = "the embedded cluster does not provide it; use a real cluster"
 
 # One line a kind: plural kind scope short-names categories subresources verbs. A dash means none, or the usual verbs;
@@ -148,7 +152,7 @@ certificates.k8s.io/v1 certificatesigningrequests CertificateSigningRequest C cs
 networking.k8s.io/v1 ingressclasses IngressClass C - - - !network
 networking.k8s.io/v1 ingresses Ingress N ing - status !network
 networking.k8s.io/v1 ipaddresses IPAddress C ip - - !network
-networking.k8s.io/v1 networkpolicies NetworkPolicy N netpol - - !network
+networking.k8s.io/v1 networkpolicies NetworkPolicy N netpol - - ?network
 networking.k8s.io/v1 servicecidrs ServiceCIDR C - - status !network
 policy/v1 poddisruptionbudgets PodDisruptionBudget N pdb - status
 rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding C
@@ -213,7 +217,7 @@ _VERBS = {"namespaces": tuple(v for v in _ALL if v != "deletecollection")}
 _STORAGE = {"events.events.k8s.io": "events"}
 
 
-_CAVEATS = {"quota": _PODS_ONLY}
+_CAVEATS = {"quota": _PODS_ONLY, "network": _NO_POLICIES}
 
 
 def _parse(line: str) -> Resource:

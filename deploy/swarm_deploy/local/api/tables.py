@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from swarm_deploy.local.api import network_policies
 from swarm_deploy.local.api.durations import human_duration
 from swarm_deploy.local.api.jsonpath import find
 from swarm_deploy.local.api.meta import parse_time
@@ -316,6 +317,7 @@ _BUILT_IN: dict[str, tuple[str, _Cells | None]] = {
         "Name Min_Available Max_Unavailable Allowed_Disruptions:integer Age",
         _budget,
     ),
+    "networkpolicies.networking.k8s.io": ("Name Pod-Selector Age", _named(network_policies.pod_selector)),
     "leases.coordination.k8s.io": (
         "Name Holder Age",
         _named(lambda o: o.get("spec", {}).get("holderIdentity", "")),

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from swarm_deploy.local.api import network_policies
 from swarm_deploy.local.api.errors import (
     Cause,
     duplicate,
@@ -404,6 +405,7 @@ _CREATE: dict[str, Callable[[Object], list[Cause]]] = {
     "Lease": _lease,
     "Event": _event,
     "EndpointSlice": _endpoint_slice,
+    "NetworkPolicy": network_policies.causes,
 }
 
 _UPDATE: dict[str, Callable[[Object, Object], list[Cause]]] = {
