@@ -1,4 +1,5 @@
-"""Writes what in the chart is made elsewhere: the definition of Swarms, the operator's rights, and the table of values.
+"""Writes what in the chart is made elsewhere: the definition of Swarms, the operator's rights, the policy's schema, and
+the table of values.
 
 The rules for Prometheus are the other way round: the chart has them, and deploy/prometheus/ a copy.
 
@@ -19,6 +20,8 @@ from typing import Any, Final
 import yaml
 
 from swarm_operator import rbac
+from swarm_operator.api.schema import structural
+from swarm_operator.policy import Policy
 
 __all__ = ["main", "rows", "values_table"]
 
@@ -99,6 +102,23 @@ def _rights() -> str:
     return yaml.safe_dump(rules, sort_keys=False)
 
 
+def _policy_schema() -> dict[str, Any]:
+    """The operator's policy as values of the chart: what the operator would refuse at its start Helm refuses before."""
+    schema = structural(Policy, {})
+    keys = {
+        name: {key: value for key, value in node.items() if key not in ("format", "default")}
+        for name, node in schema["properties"].items()
+    }
+    return {"type": "object", "additionalProperties": False, "properties": keys}
+
+
+def _values_schema(text: str) -> str:
+    """values.schema.json, with the policy's part made anew."""
+    schema = json.loads(text)
+    schema["properties"]["policy"] = _policy_schema()
+    return json.dumps(schema, indent=2) + "\n"
+
+
 def main() -> int:
     """Writes the files."""
     (_CHART / "files").mkdir(exist_ok=True)
@@ -109,6 +129,8 @@ def main() -> int:
     _RULES.write_text(
         "# Generated: a copy of charts/agentswarm/files/rules.yaml.\n" + (_CHART / "files/rules.yaml").read_text()
     )
+    values = _CHART / "values.schema.json"
+    values.write_text(_values_schema(values.read_text()))
     return 0
 
 

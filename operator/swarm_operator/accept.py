@@ -11,17 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from swarm_operator import network, pod_security, private_board
+from swarm_operator import network, overrides, pod_security, private_board
 from swarm_operator.api.fields import size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.placement import whole_cpus
+from swarm_operator.policy import OPEN, Policy
 from swarm_operator.private_board import OWN_MEMORY, in_pod
 from swarm_operator.schedule import schedule_problems
 
-__all__ = ["INVALID", "NOT_IMPLEMENTED", "Refusal", "refusals"]
+__all__ = ["FORBIDDEN", "INVALID", "NOT_IMPLEMENTED", "Refusal", "refusals"]
 
 NOT_IMPLEMENTED: Final = "NotImplemented"
 INVALID: Final = "Invalid"
+FORBIDDEN: Final = "ForbiddenByPolicy"
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
 }
 
 
-def refusals(spec: SwarmSpec) -> tuple[Refusal, ...]:
-    """Everything that keeps the spec from being accepted; empty: it is accepted."""
+def refusals(spec: SwarmSpec, policy: Policy = OPEN, name: str = "") -> tuple[Refusal, ...]:
+    """Everything that keeps the spec of the Swarm `name` from being accepted; empty: it is accepted."""
     found = [Refusal(NOT_IMPLEMENTED, field, _LATER) for field, uses in _NOT_YET.items() if uses(spec)]
+    found += [Refusal(FORBIDDEN, field, text) for field, text in overrides.problems(spec, policy, name)]
     found += [Refusal(INVALID, field, text) for field, text in schedule_problems(spec)]
     arena = spec.transport.shared_memory.size
     for problems in (private_board.problems, pod_security.problems, network.problems):

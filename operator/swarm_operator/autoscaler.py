@@ -25,7 +25,6 @@ import msgspec
 import structlog
 
 from swarm_agents.config import Role
-from swarm_operator.accept import refusals
 from swarm_operator.agents import Agents
 from swarm_operator.autoscale import (
     NO_DATA,
@@ -224,7 +223,7 @@ class Autoscaler:
     def _policy(self, snapshot: Snapshot | None, uid: str) -> Policy | None:
         if snapshot is None or snapshot.spec is None or snapshot.swarm.uid != uid or snapshot.swarm.deleting:
             return None
-        return None if snapshot.spec.suspend or refusals(snapshot.spec) else policy_of(snapshot.spec)
+        return None if snapshot.spec.suspend or snapshot.refusals(snapshot.spec) else policy_of(snapshot.spec)
 
     def _seen(self, watched: _Watched, replicas: int) -> bool:
         """Whether what was written last is in the cache, or was waited for long enough."""

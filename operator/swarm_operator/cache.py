@@ -19,6 +19,7 @@ from swarm_operator.autoscale import Decision
 from swarm_operator.gang import GangView
 from swarm_operator.keys import KeyMemory, examine
 from swarm_operator.kube import Api
+from swarm_operator.policy import OPEN, Policy
 from swarm_operator.reflector import Reflector
 from swarm_operator.snapshot import Refused, Snapshot
 from swarm_operator.store import Store, key_of, objects_of
@@ -43,8 +44,9 @@ class Cache:
         now: Callable[[], float] = time.time,
         *,
         home: str = "",
+        policy: Policy = OPEN,
     ) -> None:
-        self._now, self._home = now, home
+        self._now, self._home, self._policy = now, home, policy
         self._gone_nodes: dict[str, float] = {}
         self._agents, self._memory = agents, memory
         self._spaces = tuple(namespaces) or ("",)
@@ -126,6 +128,7 @@ class Cache:
             gang=self.gang(swarm.uid),
             refused=self.refused(key),
             home=self._home,
+            policy=self._policy,
         )
 
     def nodes(self) -> tuple[NodeView, ...]:

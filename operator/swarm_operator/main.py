@@ -17,11 +17,15 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from swarm_operator import __version__
+
+if TYPE_CHECKING:
+    from swarm_operator.policy import Policy
 
 __all__ = ["main"]
 
@@ -49,12 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-leader-election", action="store_true", help="this is the only replica")
     parser.add_argument("--lease-namespace", help="of the Lease; else the pod's or the context's own")
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="YAML: what owners of Swarms may ask for",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--version", action="version", version=f"swarm-operator {__version__}")
     return parser
 
 
-async def _run(options: argparse.Namespace) -> int:
+async def _run(options: argparse.Namespace, policy: Policy) -> int:
     from swarm_operator.agents import Agents
     from swarm_operator.auditor import Auditor
     from swarm_operator.autoscaler import Autoscaler
@@ -87,7 +97,7 @@ async def _run(options: argparse.Namespace) -> int:
     if not options.no_leader_election:
         leader = Leader(api, options.lease_namespace or api.namespace, identity, time.monotonic)
         api.may_write = leader.leads
-    cache = Cache(api, options.namespace, agents, memory, time.monotonic, home=pod_namespace())
+    cache = Cache(api, options.namespace, agents, memory, time.monotonic, home=pod_namespace(), policy=policy)
     executor = Executor(api, cache, agents, memory, leads=leader.leads if leader else lambda: True)
     auditor = Auditor(api, executor.leads, time.time, lambda key: cache.on_key(key))
     cache.on_swarm, cache.anchor = auditor.changed, auditor.anchor
@@ -117,7 +127,14 @@ async def _run(options: argparse.Namespace) -> int:
     metrics.read("events_dropped", lambda: recorder.dropped)
     metrics.read_swarms(cache.swarm_views)
     runner, port = await serve(options.http_bind, metrics, alive, ready, lambda: targets(cache.agent_pods()))
-    log.info("started", version=__version__, identity=identity, http_port=port, namespaces=options.namespace or "all")
+    log.info(
+        "started",
+        version=__version__,
+        identity=identity,
+        http_port=port,
+        namespaces=options.namespace or "all",
+        policy=str(options.policy or ""),
+    )
 
     tasks = [asyncio.create_task(r.run(), name=f"reflector {r.kind}") for r in cache.reflectors]
     election = asyncio.create_task(leader.run(), name="leader") if leader else None
@@ -228,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from swarm_operator.httpd import split_address
     from swarm_operator.kube import ApiError
     from swarm_operator.logs import configure
+    from swarm_operator.policy import OPEN
+    from swarm_operator.policy_file import BadPolicy, load
 
     try:
         split_address(options.http_bind)
@@ -235,13 +254,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if options.offline and options.command != "check":
         parser.error("--offline belongs to check")
+    try:
+        policy = load(options.policy) if options.policy else OPEN
+    except BadPolicy as error:
+        parser.error(str(error))
     configure(options.log_level)
     if options.offline:
         from swarm_operator.selfcheck import selfcheck
 
         return 1 if asyncio.run(selfcheck()) else 0
     try:
-        return asyncio.run(_check(options) if options.command == "check" else _run(options))
+        return asyncio.run(_check(options) if options.command == "check" else _run(options, policy))
     except ApiError as error:
         print(f"swarm-operator: {error}", file=sys.stderr)
     except OSError as error:

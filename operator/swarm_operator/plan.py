@@ -13,7 +13,6 @@ from typing import Any
 
 from swarm_agents.config import Role, Settings, settings_revision
 from swarm_operator import history, names, network, objects, troubles
-from swarm_operator.accept import refusals
 from swarm_operator.actions import (
     Action,
     Apply,
@@ -72,7 +71,7 @@ def _is_own(pod: PodView, uid: str) -> bool:
 def plan(snapshot: Snapshot, now: float) -> Plan:
     """The next actions for one Swarm. `now` is in seconds since the epoch."""
     spec, swarm = snapshot.spec, snapshot.swarm
-    if spec is None or swarm.deleting or refusals(spec):
+    if spec is None or swarm.deleting or snapshot.refusals(spec):
         # Refused or going: nothing is touched. The garbage collector sees to a Swarm that is deleted.
         agents = agents_of(snapshot)
         return Plan(

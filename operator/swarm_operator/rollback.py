@@ -29,7 +29,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from swarm_agents.config import Role
-from swarm_operator.accept import refusals
 from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.history import Record, records
@@ -92,7 +91,7 @@ def course_of(snapshot: Snapshot, spec: SwarmSpec) -> Course:
     course = Course(spec, asked, spec, asked, failed, ready=bool(own and newest and own.ready))
     for record in reversed(known if spec.rollout.auto_rollback else []):
         if record.ready and record.revision != asked:
-            earlier = _usable(spec, record)
+            earlier = _usable(snapshot, spec, record)
             if earlier is not None:
                 course = replace(course, target=record.revision)
                 if failed:
@@ -104,9 +103,9 @@ def course_of(snapshot: Snapshot, spec: SwarmSpec) -> Course:
     return course
 
 
-def _usable(spec: SwarmSpec, record: Record) -> SwarmSpec | None:
+def _usable(snapshot: Snapshot, spec: SwarmSpec, record: Record) -> SwarmSpec | None:
     earlier = with_rolling(spec, record.part)
-    if earlier is None or refusals(earlier) or revision_of(earlier) != record.revision:
+    if earlier is None or snapshot.refusals(earlier) or revision_of(earlier) != record.revision:
         return None
     return earlier
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from swarm_operator.accept import Refusal, refusals
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.audit import Anchor
 from swarm_operator.autoscale import Decision
 from swarm_operator.gang import GangView
 from swarm_operator.names import Key
+from swarm_operator.policy import OPEN, Policy
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
 
 __all__ = ["KEY_NAMES", "KeyState", "Refused", "Snapshot"]
@@ -57,6 +59,8 @@ class Snapshot:
     audit: Anchor | None = None
     #: What the autoscaler decided last, for the status alone; None while it has nothing to say.
     autoscaling: Decision | None = None
+    #: What owners of Swarms may ask for.
+    policy: Policy = OPEN
     #: The namespace that the operator's pods run in; empty: it is no pod of the cluster.
     home: str = ""
     #: What is known of its agents' common start.
@@ -69,6 +73,10 @@ class Snapshot:
     agents_by_lost: dict[frozenset[str], tuple[Any, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def refusals(self, spec: SwarmSpec) -> tuple[Refusal, ...]:
+        """What keeps a spec of this Swarm, its own or an earlier one, from being carried out."""
+        return refusals(spec, self.policy, self.swarm.name)
 
     @property
     def key(self) -> Key:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from swarm_agents.config import Role
 from swarm_operator import foresight, names, pod_security, troubles
-from swarm_operator.accept import INVALID, refusals
+from swarm_operator.accept import INVALID
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
 from swarm_operator.autoscale_status import autoscaling_block, autoscaling_condition
@@ -153,7 +153,7 @@ _Condition = tuple[str, str, str, str]
 def _refused(snapshot: Snapshot) -> tuple[str, str] | None:
     if snapshot.spec is None:
         return INVALID, snapshot.invalid
-    found = refusals(snapshot.spec)
+    found = snapshot.refusals(snapshot.spec)
     return (found[0].reason, "; ".join(map(str, found))) if found else None
 
 

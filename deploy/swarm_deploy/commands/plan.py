@@ -26,6 +26,7 @@ def plan(
     file: Annotated[Path, typer.Argument(help="Manifest with one or more Swarms; - reads standard input.")],
     nodes: Annotated[int, typer.Option(help="How many nodes to assume, called node-0, node-1, …", min=0)] = 2,
     manifests: Annotated[bool, typer.Option(help="Print the objects themselves, as YAML.")] = False,
+    policy: Annotated[Path | None, typer.Option(help="The operator's policy, as of swarm-operator --policy.")] = None,
 ) -> None:
     """Print what the operator would do for a manifest, offline."""
     import yaml
@@ -33,7 +34,7 @@ def plan(
     for number, document in enumerate(_documents(file)):
         if number:
             typer.echo("---")
-        planned, refused = _planned(document, nodes)
+        planned, refused = _planned(document, nodes, policy)
         if manifests:
             found = [action.manifest for action in planned.actions if hasattr(action, "manifest")]
             typer.echo(yaml.safe_dump_all(found, sort_keys=False, width=110), nl=False)
@@ -93,13 +94,18 @@ def _documents(file: Path) -> list[dict[str, Any]]:
     return swarms
 
 
-def _planned(document: dict[str, Any], nodes: int) -> tuple[Any, list[str]]:
-    from swarm_operator.accept import refusals
+def _planned(document: dict[str, Any], nodes: int, policy: Path | None) -> tuple[Any, list[str]]:
     from swarm_operator.api.read import read_spec
     from swarm_operator.plan import plan as decide
+    from swarm_operator.policy import OPEN
+    from swarm_operator.policy_file import BadPolicy, load
     from swarm_operator.snapshot import Snapshot
     from swarm_operator.views import NodeView, SwarmView
 
+    try:
+        allowed = load(policy) if policy else OPEN
+    except BadPolicy as error:
+        raise BadManifest(str(error)) from error
     meta = document["metadata"]
     spec, invalid = read_spec(document.get("spec") or {})
     if spec is None:
@@ -116,6 +122,7 @@ def _planned(document: dict[str, Any], nodes: int) -> tuple[Any, list[str]]:
             status={},
         ),
         spec=spec,
+        policy=allowed,
         nodes=tuple(
             NodeView(
                 name=f"node-{number}",
@@ -129,4 +136,4 @@ def _planned(document: dict[str, Any], nodes: int) -> tuple[Any, list[str]]:
             for number in range(nodes)
         ),
     )
-    return decide(snapshot, 0.0), [str(refusal) for refusal in refusals(spec)]
+    return decide(snapshot, 0.0), [str(refusal) for refusal in snapshot.refusals(spec)]

@@ -24,8 +24,10 @@ __all__ = [
     "VolumeMount",
 ]
 
-#: Environment variables that the operator sets; the data plane finds its way by them.
-RESERVED_ENV: Final = ("SWARM_", "POD_", "NODE_NAME")
+#: Environment variables that are not the users': the data plane finds its way by those that the operator sets, and by
+#: the loader's, the shell's and the interpreter's a volume's files would be run instead of the image's.
+RESERVED_ENV: Final = ("SWARM_*", "POD_*", "LD_*", "PYTHON*", "NODE_NAME", "TMPDIR", "PATH")
+_RESERVED_ENV_MESSAGE: Final = f"{', '.join(RESERVED_ENV)} are set by the operator; choose another name"
 #: Directories that the operator mounts.
 RESERVED_PATHS: Final = ("/etc/swarm", "/run/swarm", "/var/cache/swarm", "/var/lib/swarm", "/tmp")
 #: Prefix of the volumes that the operator adds.
@@ -55,8 +57,10 @@ class EnvVar(Model):
         json_schema_extra={
             RULES: [
                 {
-                    "rule": "!self.startsWith('SWARM_') && !self.startsWith('POD_') && self != 'NODE_NAME'",
-                    "message": "SWARM_*, POD_* and NODE_NAME are set by the operator; choose another name",
+                    "rule": " && ".join(
+                        f"!self.startsWith('{n[:-1]}')" if n.endswith("*") else f"self != '{n}'" for n in RESERVED_ENV
+                    ),
+                    "message": _RESERVED_ENV_MESSAGE,
                 }
             ]
         },
@@ -68,8 +72,8 @@ class EnvVar(Model):
     @field_validator("name")
     @classmethod
     def _not_ours(cls, value: str) -> str:
-        if value.startswith(RESERVED_ENV[:2]) or value == RESERVED_ENV[2]:
-            raise ValueError("SWARM_*, POD_* and NODE_NAME are set by the operator; choose another name")
+        if any(value.startswith(name[:-1]) if name.endswith("*") else value == name for name in RESERVED_ENV):
+            raise ValueError(_RESERVED_ENV_MESSAGE)
         return value
 
     @model_validator(mode="after")

@@ -172,7 +172,9 @@ class SharedMemory(Model):
     size: Size = fixed("256Mi", "Arena for the payloads of tasks and results, of each board.")
     # Nowhere else: whoever may make a Swarm would choose a directory of the node that an agent can read and write.
     path: Annotated[str, Field(pattern=r"^/dev/shm(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)*$", max_length=256)] = fixed(
-        "/dev/shm", "Directory of a tmpfs on the node, /dev/shm or below it, writable by all (mode 1777)."
+        "/dev/shm",
+        "Directory of a tmpfs on the node, writable by all (mode 1777): /dev/shm, or what the operator's policy allows "
+        "below it.",
     )
     task_slots: int = fixed(4096, "Tasks that a node's board holds at most.", ge=64, le=1 << 20)
     max_members: int = fixed(256, "Agents and clients that a node's board has room for.", ge=8, le=4096)

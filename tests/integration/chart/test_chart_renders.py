@@ -9,8 +9,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from support.clusters import ROOT
 from support.helm import CHART, HelmMissing, helm, render
 from swarm_operator import rbac
+from swarm_operator.policy import Policy
+from swarm_operator.policy_file import parse
 
 MATRIX: dict[str, dict[str, Any]] = {
     "as it comes": {},
@@ -47,6 +50,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": True, "from": [{"podSelector": {}}]},
         "podDisruptionBudget": {"minAvailable": "50%"},
         "sampleSwarm": {"enabled": True, "name": "first", "namespace": "default"},
+        "policy": yaml.safe_load((ROOT / "deploy" / "examples" / "policy.yaml").read_text()),
         "serviceAccount": {"annotations": {"a": "b"}},
     },
 }
@@ -130,6 +134,25 @@ def test_the_agents_are_scraped_where_swarms_are_served_and_nowhere_else() -> No
     assert some["spec"]["podMetricsEndpoints"][0]["port"] == "http"
 
 
+def test_a_policy_reaches_the_operator_as_it_was_written_and_another_one_makes_other_pods() -> None:
+    checksums = set()
+    for policy in ({"images": ["registry.example/*: x"], "env": []}, {"images": ["*"]}):
+        objects = render({"policy": policy})
+        pod = of(objects, "Deployment")["spec"]["template"]
+        (container,) = pod["spec"]["containers"]
+        (given,) = (word.partition("=")[2] for word in container["args"] if word.startswith("--policy="))
+        (mount,) = (mount for mount in container["volumeMounts"] if given.startswith(mount["mountPath"] + "/"))
+        (volume,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == mount["name"])
+        config = of(objects, "ConfigMap")
+        assert volume["configMap"]["name"] == config["metadata"]["name"]
+        read = parse(config["data"][given.rpartition("/")[2]])
+        assert read == Policy.model_validate(policy)
+        checksums.add(pod["metadata"]["annotations"]["checksum/policy"])
+    assert len(checksums) == 2
+    assert not [o for o in render() if o["kind"] == "ConfigMap"]
+    assert "--policy" not in str(of(render(), "Deployment"))
+
+
 def test_a_budget_is_made_only_where_a_replica_can_be_spared() -> None:
     assert of(render(), "PodDisruptionBudget")["spec"]["minAvailable"] == 1
     assert not [o for o in render({"replicas": 1}) if o["kind"] == "PodDisruptionBudget"]
@@ -199,6 +222,10 @@ def test_every_binding_names_a_role_and_the_account_that_are_there() -> None:
         ({"metrics": {"port": 80}}, "port"),
         ({"metrics": {"serviceMonitor": {"interval": "often"}}}, "interval"),
         ({"extraEnv": [{"value": "x"}]}, "extraEnv"),
+        ({"policy": {"image": ["x"]}}, "image"),
+        ({"policy": {"images": "x"}}, "images"),
+        ({"policy": {"volumes": ["hostPath"]}}, "volumes"),
+        ({"policy": {"minUserId": 0}}, "minUserId"),
         ({"podDisruptionBudget": {"minAvailable": "half"}}, "minAvailable"),
         ({"metrics": {"service": {"enabled": False}, "serviceMonitor": {"enabled": True}}}, "metrics.service.enabled"),
     ],
@@ -221,7 +248,7 @@ def test_the_schema_and_the_values_know_the_same_keys() -> None:
     schema = keys(json.loads((CHART / "values.schema.json").read_text()))
     del schema["global"]
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    free = {("resources",)}
+    free = {("resources",), ("policy",)}
     for path in free:
         schema[path[0]] = values[path[0]] = None
     assert shape(values, schema) == schema

@@ -72,7 +72,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "rule on a value": (
         {"compute": {"env": [{"name": "SWARM_NAME", "value": "x"}]}},
         "spec.compute.env[0].name: Invalid value",
-        "SWARM_*, POD_* and NODE_NAME are set by the operator; choose another name",
+        "are set by the operator; choose another name",
     ),
     "rule over two fields": (
         {"failover": {"heartbeatInterval": "300ms"}},

@@ -27,7 +27,7 @@ FULL: dict[str, Any] = {
             {"name": "CONFIG", "configMapKeyRef": {"name": "c", "key": "k"}},
         ],
         "podTemplate": {
-            "labels": {"team": "x", "agentswarm.dev/role": "mine"},
+            "labels": {"team": "x", "app.kubernetes.io/component": "operator"},
             "annotations": {"note": "y"},
             "runtimeClassName": "gvisor",
             "terminationGracePeriodSeconds": 60,
