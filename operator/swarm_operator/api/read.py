@@ -46,7 +46,7 @@ def _without_nulls(value: Any, model: type[Model] | None) -> Any:
     if not isinstance(value, dict):
         return value
     if model is None:
-        return {key: inner for key, inner in value.items() if inner is not None}
+        return value  # a map of texts: null is no text
     known = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
     return {
         key: _without_nulls(inner, _model_of(known.get(key)))

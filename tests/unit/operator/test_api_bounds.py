@@ -97,9 +97,26 @@ def test_at_least_a_hundred_of_three_hundred_random_specs_are_invalid() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [{"compute": {"replicas": 2**70}}, {"compute": {"env": [{"name": "A", "value": "\ud800"}]}}]
+    "spec",
+    [
+        {"compute": {"replicas": 2**70}},
+        {"compute": {"env": [{"name": "A", "value": "\ud800"}]}},
+    ],
 )
 def test_what_no_json_can_hold_is_refused_too(spec: dict[str, Any]) -> None:
     parsed, wrong = read_spec(spec)
     assert parsed is None
     assert wrong.startswith("spec")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"compute": {"podTemplate": {"labels": {"a": None}}}},
+        {"scheduling": {"tolerations": [{"value": "\n"}]}},
+        {"scheduling": {"priorityClassName": "high\n"}},
+    ],
+)
+def test_the_schema_and_the_models_refuse_what_looks_like_nothing(spec: dict[str, Any]) -> None:
+    assert refusals_of_the_schema(spec)
+    assert read_spec(spec)[0] is None

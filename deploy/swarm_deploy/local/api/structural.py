@@ -162,8 +162,8 @@ def _is(value: Any, wanted: str) -> bool:
 
 @lru_cache(maxsize=512)
 def _regex(pattern: str) -> re.Pattern[str]:
-    # Go's \z is Python's \Z; the rest of RE2 that schemas use is the same here.
-    return re.compile(pattern.replace(r"\z", r"\Z"))
+    # Go's \z is Python's \Z, and so is its $: in Python a newline may follow. What else schemas use of RE2 is the same.
+    return re.compile(re.sub(r"(?<!\\)\$(?![^\[]*\])", r"\\Z", pattern.replace(r"\z", r"\Z")))
 
 
 _DATE_TIME = re.compile(r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$")
