@@ -35,6 +35,11 @@ BAD_TEMPLATES: dict[str, dict[str, Any]] = {
     ".volumes[].name": {"volumes": [{**ONE_VOLUME, "name": "swarm-keys"}]},
     ".volumeMounts[].mountPath": {"volumes": [ONE_VOLUME], "volumeMounts": [{"name": "a", "mountPath": "/tmp/x"}]},
 }
+BAD_PEERS: dict[str, dict[str, Any]] = {
+    "": {"pods": {}, "cidr": "10.0.0.0/8"},
+    ".pods": {"pods": LONG_KEY},
+    ".namespaces": {"namespaces": LONG_KEY},
+}
 BOUNDED: dict[str, Any] = {"compute": {"min": 1, "max": 3}}
 #: Path of the rule -> a spec that it refuses.
 BAD: dict[str, dict[str, Any]] = {
@@ -66,6 +71,10 @@ BAD: dict[str, dict[str, Any]] = {
     "spec.state.checkpointInterval": {"state": {"checkpointInterval": "9ms"}},
     "spec.rollout": {"rollout": {"maxSurge": "0%", "maxUnavailable": 0}},
     "spec.rollout.progressDeadline": {"rollout": {"progressDeadline": "1s"}},
+    **{f"spec.security.clients[]{path}": {"security": {"clients": [peer]}} for path, peer in BAD_PEERS.items()},
+    **{
+        f"spec.security.egress[].to{path}": {"security": {"egress": [{"to": peer}]}} for path, peer in BAD_PEERS.items()
+    },
     **{
         f"spec.{part}.podTemplate{path}": {part: {"podTemplate": template}}
         for part in ("compute", "resource")
