@@ -110,7 +110,9 @@ LIVE: dict[str, Entry] = {
     "runtime.drainTimeout": Entry({"runtime": {"drainTimeout": "20s"}}, agents=True),
     "runtime.logLevel": Entry({"runtime": {"logLevel": "warning"}}, agents=True),
     "runtime.spin": Entry({"runtime": {"spin": "10us"}}, agents=True),
-    "security.networkPolicy": Entry({"security": {"networkPolicy": True}}),
+    "security.clients": Entry({"security": {"clients": [{"pods": {"app": "ui"}}]}}),
+    "security.egress": Entry({"security": {"egress": [{"to": {"cidr": "10.0.0.0/8"}}]}}),
+    "security.networkPolicy": Entry({"security": {"networkPolicy": False}}),
     "state.checkpointInterval": Entry({"state": {"checkpointInterval": "500ms"}}, _STATE, agents=True),
     "suspend": Entry({"suspend": True}, agents=True, count=True),
 }
