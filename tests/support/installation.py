@@ -154,7 +154,13 @@ class Site:
     def install(self) -> None:
         if self.runs_deployments:
             words = ("--wait", "--timeout", "240s")
-            self.helm("install", self.release, str(CHART), *words, values=self.values())
+            try:
+                self.helm("install", self.release, str(CHART), *words, values=self.values())
+            except AssertionError:
+                within = self.kubectl.within(self.system)
+                print(within.attempt("describe", "pods").out[-4000:])
+                print(within.attempt("logs", "-l", "app.kubernetes.io/component=operator", "--tail=40").out)
+                raise
             return
         rendered = self.helm("template", self.release, str(CHART), values=self.values())
         objects = [each for each in yaml.safe_load_all(rendered) if each]
@@ -206,6 +212,7 @@ class Site:
         )
 
     def finish(self) -> None:
-        """After whatever happened: no process of ours goes on."""
+        """After whatever happened: no process of ours goes on, and no release stays."""
         if self._process is not None:
             self._process.kill()
+        helm("uninstall", self.release, "--namespace", self.system, "--ignore-not-found", kubeconfig=self.kubeconfig)
