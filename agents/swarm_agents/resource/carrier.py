@@ -415,7 +415,7 @@ class Carrier:
             if self._desk.abandoned(forward.claim):
                 peer.settle(task)
                 self._recalls.forget(task)
-                peer.send(schema.Cancel(task))
+                peer.cancel(task, self._reactor.clock())
                 self._end(forward, lambda forward: self._desk.drop(forward.claim))
 
     def _recall(self, peer: Peer[Claimed]) -> None:
@@ -481,8 +481,8 @@ class Carrier:
             self._desk.drop(claimed)
             return True
         peer = self.peers[node]
-        if submit.task in peer.forwarded:
-            # This one was left on the board by a hub that died: a claim that is forgotten would never end.
+        if submit.task in peer.forwarded or peer.may_still_cancel(submit.task, now):
+            # It was left on the board by a hub that died, and submitted again: a claim that is forgotten never ends.
             return False
         forward = Forward(claimed, msgspec.structs.replace(submit, hops=submit.hops + 1), payload, size, now)
         peer.take(forward)

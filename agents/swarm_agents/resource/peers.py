@@ -27,7 +27,7 @@ from swarm_agents.wire.monitor import Monitor, Outcome
 from swarm_agents.wire.network import Network
 from swarm_agents.wire.pulse import Pulse
 from swarm_agents.wire.reactor import Reactor, ServedSocket, Timer
-from swarm_agents.wire.schema import Load, TaskId
+from swarm_agents.wire.schema import Cancel, Load, TaskId
 
 __all__ = ["DEAD", "SUSPECTED", "Forward", "Link", "Peer"]
 
@@ -43,6 +43,8 @@ _NEWS = 0.2
 _RATE_BYTES = 256 << 10
 #: Another link is preferred to an earlier one if that costs so many times as much.
 _DEARER = 1.5
+#: A message that went by another link may arrive this much later (seconds).
+_STRAY = 1.0
 #: What a link is taken to cost that no heartbeat has crossed yet (seconds).
 _UNKNOWN_RTT = 0.5
 
@@ -214,6 +216,8 @@ class Peer(Generic[Claim]):
         self.forwarded: dict[TaskId, Forward[Claim]] = {}
         #: Answers to be acknowledged.
         self.acks: list[TaskId] = []
+        #: What was cancelled there, and when (by the clock), from the oldest on.
+        self._cancelled: dict[TaskId, float] = {}
         #: Tasks sent since its load was last heard of.
         self.news = 0
         #: Until then (by the clock) it has refused to take more.
@@ -273,6 +277,21 @@ class Peer(Generic[Claim]):
         """It is there, until `settle`."""
         self.forwarded[forward.submit.task] = forward
         self.window.take(forward.size)
+
+    def cancel(self, task: TaskId, now: float) -> None:
+        """Nobody wants a task any more that is there."""
+        self.send(Cancel(task))
+        self._cancelled.pop(task, None)
+        self._cancelled[task] = now
+
+    def may_still_cancel(self, task: TaskId, now: float) -> bool:
+        """Whether the same task, sent now by another link, could be overtaken by its being cancelled before."""
+        while self._cancelled:
+            oldest = next(iter(self._cancelled))
+            if now - self._cancelled[oldest] < _STRAY:
+                break
+            del self._cancelled[oldest]
+        return task in self._cancelled
 
     def settle(self, task: TaskId) -> Forward[Claim] | None:
         """It is there no more; None if it was not."""

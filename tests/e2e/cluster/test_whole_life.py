@@ -51,8 +51,9 @@ def swarm(site: Site, example: str, **compute: Any) -> Object:
 
 
 def pods(kubectl: Kubectl, role: str = "", name: str = NAME) -> list[Object]:
-    """The swarm's pods that are not being deleted, by name."""
-    selector = f"agentswarm.dev/swarm={name}" + (f",agentswarm.dev/role={role}" if role else "")
+    """The swarm's pods that are not being deleted, by name; of the role `worker` are compute agents and standbys."""
+    roles = {"": "", "worker": ",agentswarm.dev/role in (compute,standby)"}.get(role, f",agentswarm.dev/role={role}")
+    selector = f"agentswarm.dev/swarm={name}{roles}"
     found = kubectl.get("pods", "-l", selector)["items"]
     living = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
     return sorted(living, key=lambda pod: str(pod["metadata"]["name"]))
@@ -81,7 +82,7 @@ def patch(kubectl: Kubectl, spec: Object, name: str = NAME) -> int:
 def settled(kubectl: Kubectl, count: int, generation: int = 0, name: str = NAME) -> bool:
     """The operator has seen the generation, and that many compute agents are ready and no more are there."""
     status = kubectl.get("swarm", name).get("status", {})
-    agents = pods(kubectl, "compute", name)
+    agents = pods(kubectl, "worker", name)
     return status.get("observedGeneration", 0) >= generation and len(agents) == count and all(map(is_ready, agents))
 
 
@@ -121,7 +122,7 @@ def test_the_example_swarm_becomes_ready(site: Site, kubectl: Kubectl) -> None:
     made = swarm(site, "risk.yaml")
     kubectl("apply", "-f", "-", stdin=manifest(made))
     wait_ready(kubectl)
-    assert len([pod for pod in pods(kubectl, "compute") if is_ready(pod)]) == 3  # a standby is one of them
+    assert len([pod for pod in pods(kubectl, "worker") if is_ready(pod)]) == 3  # a standby is one of them
     listed = kubectl("get", "swarms").out
     assert NAME in listed
     print(listed)
@@ -292,7 +293,7 @@ def test_a_live_field_reaches_the_agents_without_a_restart(kubectl: Kubectl, wor
 
 def rolled(kubectl: Kubectl, work: Work, spec: Object) -> None:
     """A rolling change: all pods are replaced, the work goes on meanwhile."""
-    before = {pod["metadata"]["uid"] for pod in pods(kubectl, "compute")}
+    before = {pod["metadata"]["uid"] for pod in pods(kubectl, "worker")}
     generation = patch(kubectl, spec)
     eventually(
         lambda: (
