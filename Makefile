@@ -12,6 +12,8 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 BENCH_READY := $(BENCH)/.ready
 ROUNDS ?= 5
+HALF := tests/unit tests/simulation tests/chaos
+OTHER_HALF := tests/integration tests/e2e
 ROWS ?=
 WRAP ?=
 
@@ -37,9 +39,19 @@ setup: $(READY) ## Make .venv with everything that development needs
 demo: $(READY) ## Start a local swarm, compute a portfolio's risk on it, kill an agent, write build/demo/report.html
 	@$(BIN)/swarm demo
 
+# Two halves at once, for most of the second waits for something; the first one's output comes afterwards. With arguments
+# of your own (PYTEST_ARGS='tests/unit/wire -k credit') it is one run.
 .PHONY: test
 test: $(READY) ## Run the whole test suite
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@mkdir -p build; trap 'kill $$units 2>/dev/null || true' EXIT INT TERM; \
+	$(BIN)/pytest --color=no $(HALF) >build/test-units.log 2>&1 & units=$$!; \
+	rest=0; $(BIN)/pytest $(OTHER_HALF) || rest=$$?; \
+	first=0; wait $$units || first=$$?; trap - EXIT INT TERM; \
+	echo; echo "== $(HALF)"; cat build/test-units.log; exit $$((first | rest))
+else
 	@$(BIN)/pytest $(PYTEST_ARGS)
+endif
 
 .PHONY: test-unit
 test-unit: $(READY) ## Run the tests that start no cluster
@@ -102,6 +114,17 @@ sim-mutants: $(READY) ## Plant faults and say how many seeds it takes the simula
 .PHONY: sim-scale
 sim-scale: $(READY) ## Simulate swarms of 10 to 1000 nodes; figures and plots go to docs/scale; CASES=100:10,... for less
 	@PYTHONPATH=tests $(BIN)/python -m simulation.scale $(if $(CASES),--cases $(CASES))
+
+IMAGES ?= operator agent
+.PHONY: image
+image: ## Build the images; BASE=, TAG=, PREFIX=, IMAGES="operator agent agent-gpu", ENGINE=docker|podman|buildah
+	@TARGETS='$(IMAGES)' BASE='$(BASE)' TAG='$(TAG)' PREFIX='$(PREFIX)' ENGINE='$(ENGINE)' deploy/image/build
+
+.PHONY: image-check
+image-check: ## Build a base from Debian's packages and the images on it, and run them as a cluster would; needs root
+	@deploy/image/base localhost/agentswarm-base:check
+	@TARGETS='operator agent' BASE=localhost/agentswarm-base:check TAG=check PREFIX=localhost/agentswarm ENGINE=buildah deploy/image/build
+	@deploy/image/check localhost/agentswarm/operator:check localhost/agentswarm/agent:check
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and the layers' import rules
