@@ -1,7 +1,8 @@
 """All stores and reflectors together, and the snapshot of one Swarm taken from them.
 
 Children are watched by the swarm label: the operator never holds the cluster's other pods. In the namespaced mode there
-is one reflector a kind and namespace; nodes are the cluster's in either mode.
+is one reflector a kind and namespace; nodes are the cluster's in either mode. Who serves a namespace may have no right
+to read them: then nothing waits for them, and the snapshot says so.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+
+import structlog
 
 from swarm_operator import names
 from swarm_operator.agents import Agents
@@ -29,6 +32,8 @@ __all__ = ["Cache"]
 
 #: Removed nodes that are remembered: their pods are collected in a minute.
 _GONE_NODES = 1024
+
+log = structlog.get_logger("cache")
 
 
 class Cache:
@@ -82,12 +87,27 @@ class Cache:
         return iter(self._stores[kind].values())
 
     async def synced(self) -> None:
-        """Returns when every collection has been listed once."""
-        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors))
+        """Returns when every collection has been listed once; nodes may be refused instead."""
+        waited = (r.answered if r.kind == "Node" else r.synced for r in self.reflectors)
+        await asyncio.gather(*(event.wait() for event in waited))
+        if not self.nodes_known:
+            log.warning(
+                "nodes can't be read; see the conditions of Swarms with medium HostPath", error=self._nodes.error
+            )
+
+    @property
+    def _nodes(self) -> Reflector:
+        return next(reflector for reflector in self.reflectors if reflector.kind == "Node")
+
+    @property
+    def nodes_known(self) -> bool:
+        """Whether the cluster's nodes may be read."""
+        return not self._nodes.forbidden
 
     def age(self) -> float:
         """Seconds since the API server was last heard of, on the watch where that is longest."""
-        return max((reflector.age() for reflector in self.reflectors), default=0.0)
+        heard = (r.age() for r in self.reflectors if not (r.kind == "Node" and r.forbidden))
+        return max(heard, default=0.0)
 
     def agent_pods(self) -> Iterator[PodView]:
         """The pods of every Swarm."""
@@ -120,6 +140,7 @@ class Cache:
             pods=pods,
             gone_nodes={node: when for node, when in self._gone_nodes.items() if any(p.node == node for p in pods)},
             nodes=self.nodes(),
+            nodes_known=self.nodes_known,
             objects=objects,
             agents=self._agents.reports(pod.uid for pod in pods),
             keys=keys,

@@ -200,6 +200,11 @@ def _error_of(task: asyncio.Task[None]) -> BaseException | None:
     return None if task.cancelled() else task.exception()
 
 
+_NODES_HINT: Final = (
+    "Grant list and watch on nodes (a ClusterRole); without it only Swarms with boards of their own run."
+)
+
+
 async def _check(options: argparse.Namespace) -> int:
     """Asks the API server for everything that the operator will need, and says what is missing."""
     from swarm_operator.kube import ApiError, connect
@@ -228,7 +233,7 @@ async def _check(options: argparse.Namespace) -> int:
             for kind in ("Pod", *CHILD_KINDS):
                 page = api.list_page(kind, space, selector=LABEL_SWARM, limit=1)
                 await probe(f"read {kind}s{where}", page, "Grant list and watch.")
-        await probe("read nodes", api.list_page("Node", "", limit=1), "Grant list and watch on nodes (a ClusterRole).")
+        await probe("read nodes", api.list_page("Node", "", limit=1), _NODES_HINT)
         if not options.no_leader_election:
             space = options.lease_namespace or api.namespace
             lease = api.get("Lease", space, LEASE_NAME)

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 from swarm_operator.api.v1alpha1 import SwarmSpec, Toleration
 from swarm_operator.pods import BOUND_TO_NODE, tolerated_seconds
+from swarm_operator.rollout import Agent
 from swarm_operator.views import NodeView, Taint
 
-__all__ = ["Losses", "losses", "matching_nodes", "may_start", "tolerated"]
+__all__ = ["Losses", "kept_nodes", "losses", "matching_nodes", "may_start", "tolerated"]
 
 _ALWAYS = frozenset(BOUND_TO_NODE)
 
@@ -51,6 +52,12 @@ def matching_nodes(spec: SwarmSpec, nodes: Iterable[NodeView]) -> dict[str, Node
         and _selected(node.labels, wanted)
         and all(tolerated(taint, spec.scheduling.tolerations) for taint in node.taints)
     }
+
+
+def kept_nodes(agents: Iterable[Agent]) -> dict[str, NodeView]:
+    """The nodes of resource agents that there are, where nodes can't be read: these are kept, and no others made."""
+    names = sorted({agent.pod.target_node for agent in agents if agent.pod.target_node})
+    return {name: NodeView(name=name, resource_version="", labels={}) for name in names}
 
 
 def may_start(node: NodeView) -> bool:

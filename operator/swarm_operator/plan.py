@@ -30,7 +30,7 @@ from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.drift import as_wanted, excess, waits_for
 from swarm_operator.foresight import asks_again, foresee
-from swarm_operator.nodes import losses, matching_nodes, may_start
+from swarm_operator.nodes import kept_nodes, losses, matching_nodes, may_start
 from swarm_operator.pinning import asks
 from swarm_operator.placing import Placing, remembered, settle
 from swarm_operator.pods import pod_manifest
@@ -92,7 +92,8 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         replace(part, kept=refused.kept, foreseen=foresee(spec, by_role[part.role], part, now))
         for part in (compute, standby)
     )
-    nodes = {} if spec.suspend or in_pod(spec) else matching_nodes(spec, snapshot.nodes)
+    there = matching_nodes(spec, snapshot.nodes) if snapshot.nodes_known else kept_nodes(by_role[Role.RESOURCE])
+    nodes = {} if spec.suspend or in_pod(spec) else there
     resource = _target(spec, swarm.name, Role.RESOURCE, revision, nodes=len(nodes))
     resource = replace(resource, foreseen=foresee(spec, by_role[Role.RESOURCE], resource, now))
     decisions = {

@@ -75,6 +75,9 @@ class Reflector:
         self.namespace = namespace
         self.store = store
         self.synced = asyncio.Event()
+        #: Set when it is synced, or the API server has said that this may not be read (`forbidden`).
+        self.answered = asyncio.Event()
+        self.forbidden = False
         #: The error of the last attempt, empty when it went well.
         self.error = ""
         self._api, self._decode, self._selector = api, decode, selector
@@ -103,6 +106,9 @@ class Reflector:
                     await asyncio.sleep(delay * (0.5 + self._jitter()))
             except ApiError as error:
                 self.error = str(error)
+                if error.status == 403:
+                    self.forbidden = True
+                    self.answered.set()
                 if error.status == 410:
                     # Our place in history is gone. List again, at once: this is no failure.
                     self._version = ""
@@ -130,8 +136,9 @@ class Reflector:
         self.store.replace(views, page.metadata.resource_version)
         self._version = page.metadata.resource_version
         self._listed = self._clock()
-        self.error = ""
+        self.error, self.forbidden = "", False
         self.synced.set()
+        self.answered.set()
 
     async def _watch(self) -> None:
         lines = self._api.watch(

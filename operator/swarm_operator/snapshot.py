@@ -48,6 +48,8 @@ class Snapshot:
     invalid: str = ""
     pods: tuple[PodView, ...] = ()
     nodes: tuple[NodeView, ...] = ()
+    #: False: the operator may not read them, and `nodes` says nothing.
+    nodes_known: bool = True
     #: Nodes that were seen to be removed from the cluster, and when (seconds since the epoch).
     gone_nodes: Mapping[str, float] = field(default_factory=dict)
     #: By kind and name.

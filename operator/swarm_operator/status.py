@@ -50,6 +50,8 @@ RUNNING: Final = "Running"
 WAITING: Final = "WaitingForAgents"
 NO_NODES: Final = "NoNodes"
 NO_AGENTS: Final = "NoAgents"
+#: Also of Degraded.
+NODES_UNREADABLE: Final = "NodesUnreadable"
 DELETING: Final = "Deleting"
 # Reasons of Suspended.
 STOPPING: Final = "Stopping"
@@ -84,6 +86,11 @@ _STUCK: Final = frozenset(
     }
 )
 _MESSAGE_MAX: Final = 1000
+_BLIND: Final = (
+    "The operator may not read nodes: resource agents are kept where they are, none is made elsewhere, and agents on "
+    "lost nodes are not replaced at once. Grant it list and watch on nodes (ClusterRole agentswarm-operator-nodes of "
+    "deploy/rbac/namespaced.yaml), or use transport.sharedMemory.medium Memory, which has no resource agents."
+)
 
 
 def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: float) -> dict[str, Any]:
@@ -180,6 +187,8 @@ def _ready(snapshot: Snapshot, plan: Plan) -> _Condition:
     assert snapshot.spec is not None
     if snapshot.spec.suspend:
         return READY, "False", SUSPENDED, "spec.suspend is true."
+    if not plan.resource.desired and not in_pod(snapshot.spec) and not snapshot.nodes_known:
+        return READY, "False", NODES_UNREADABLE, _BLIND
     if not plan.resource.desired and not in_pod(snapshot.spec):
         return (
             READY,
@@ -274,6 +283,8 @@ def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         return DEGRADED, "True", AGENTS_FAILING, f"No answer to settings: {_some(mute)}"
     if plan.blocked:
         return DEGRADED, "True", BLOCKED, _some(plan.blocked)
+    if not snapshot.nodes_known and snapshot.spec and not in_pod(snapshot.spec):
+        return DEGRADED, "True", NODES_UNREADABLE, _BLIND
     if plan.course and plan.course.failed:
         return DEGRADED, "True", ROLLED_BACK, "The spec's revision failed; see the condition RolledBack."
     return DEGRADED, "False", AS_WANTED, "Nothing is wrong."
