@@ -137,6 +137,8 @@ class World:
         #: Whether the API server refuses pods, and what the operator knows of that.
         self.admits: Callable[[dict[str, Any]], bool] = lambda manifest: True
         self.refused: Refused | None = None
+        #: Whether the operator may read nodes.
+        self.nodes_known = True
         self._serial = 1
 
     def edit(self, spec: dict[str, Any]) -> None:
@@ -151,7 +153,8 @@ class World:
             spec=spec,
             invalid=invalid,
             pods=tuple(self.pods.values()),
-            nodes=tuple(self.nodes),
+            nodes=tuple(self.nodes) if self.nodes_known else (),
+            nodes_known=self.nodes_known,
             objects=dict(self.objects),
             agents=dict(self.reports),
             keys=self.keys if ("Secret", "risk-keys") in self.objects else KeyState(),
