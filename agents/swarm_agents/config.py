@@ -42,6 +42,8 @@ __all__ = [
     "board_directory",
     "decode_settings",
     "encode_settings",
+    "key_fingerprint",
+    "second_port",
     "settings_revision",
 ]
 
@@ -309,3 +311,19 @@ def decode_settings(data: bytes | str) -> Settings:
 def settings_revision(settings: Settings) -> str:
     """A short hash of the settings' content: what an agent acknowledges, and status shows as observed."""
     return hashlib.blake2b(encode_settings(settings), digest_size=5).hexdigest()
+
+
+def second_port(transport: Transport) -> int:
+    """Where a hub listens as well while the swarm's keys are renewed: the port after `hub_port` that is not taken."""
+    taken = (transport.rest_port, transport.agent_port, AGENT_PORT, HUB_AGENT_PORT)
+    port = transport.hub_port + 1
+    while port in taken:
+        port += 1
+    return port if port < 65536 else transport.hub_port - len(taken) - 1
+
+
+def key_fingerprint(hub_public: str, client_public: str) -> str:
+    """By what people and logs tell one set of keys from another: 16 hexadecimal digits; empty without keys."""
+    if not (hub_public and client_public):
+        return ""
+    return hashlib.blake2b(f"{hub_public} {client_public}".encode(), digest_size=8).hexdigest()

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swarm_agents.client.connection import Connection
+from swarm_agents.client.hubs import keys_in_use
 from swarm_agents.config import SETTINGS_FILE, board_directory, decode_settings
 from swarm_agents.errors import Unreachable
+from swarm_agents.wire.keys import keys_from
 
 __all__ = ["Target", "open_swarm", "parse_target", "resolve"]
 
@@ -180,15 +182,16 @@ async def _read(path: str, target: Target) -> Connection:
     try:
         found = {k: base64.b64decode(v).decode() for k, v in keys["data"].items()}
         settings = decode_settings(config["data"][SETTINGS_FILE])
+        use, hubs = keys_in_use(settings, keys_from(found))
         return Connection(
             swarm=name,
             namespace=namespace,
             uid=uid,
             board=_board(path, uid),
-            hubs=settings.hubs,
-            server_key=found["hub.public"],
-            public_key=found["client.public"],
-            secret_key=found["client.secret"],
+            hubs=hubs,
+            server_key=use.hub_public,
+            public_key=use.client_public,
+            secret_key=use.client_secret,
             token=found["token"],
         )
     except (KeyError, ValueError, binascii.Error) as error:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from swarm_agents.client.hubs import keys_in_use
 from swarm_agents.config import SETTINGS_FILE, Hub, board_directory, decode_settings
 from swarm_agents.errors import SwarmError, Unreachable
 
@@ -133,8 +134,9 @@ def _from_pod(env: Mapping[str, str]) -> Connection | None:
     from swarm_agents.wire.keys import load_keys
 
     own = load_keys(Path(keys))
+    hubs: tuple[Hub, ...]
     try:
-        hubs = decode_settings((Path(config) / SETTINGS_FILE).read_bytes()).hubs
+        own, hubs = keys_in_use(decode_settings((Path(config) / SETTINGS_FILE).read_bytes()), own)
     except (OSError, ValueError):  # the board alone will do
         hubs = ()
     return msgspec.structs.replace(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from swarm_agents.config import Identity, Role, Settings
-from swarm_agents.errors import UnknownKernel
+from swarm_agents.errors import UnknownKernel, WrongKey
 from swarm_agents.resource import metrics
 from swarm_agents.resource.desk import Desk
 from swarm_agents.resource.hub import Hub
@@ -31,6 +31,8 @@ __all__ = ["ResourceAgent"]
 
 #: How often the loop looks whether it may end (seconds), while it waits for other nodes' answers.
 _LOOK = 0.02
+#: How often the Secret's files are read (seconds); the kubelet renews them in its own time, a minute as a rule.
+_KEYS = 1.0
 
 
 class ResourceAgent(AsyncAgent):
@@ -41,6 +43,8 @@ class ResourceAgent(AsyncAgent):
 
     hub: Hub | None = None
     rest: Rest | None = None
+    #: Why the keys' files can't be used at present.
+    keys_unusable = ""
 
     @classmethod
     def prepare(cls, identity: Identity, settings: Settings) -> None:
@@ -91,6 +95,7 @@ class ResourceAgent(AsyncAgent):
     async def _serve(self, hub: Hub, rest: Rest) -> None:
         context, loop = self.context, asyncio.get_running_loop()
         due = loop.time()
+        keys_due = due + _KEYS
         while True:
             if not context.may_claim and not hub.draining:
                 hub.drain()
@@ -102,6 +107,9 @@ class ResourceAgent(AsyncAgent):
             if context.fenced or (context.leaving and (idle or context.stop_in < 1.0)):
                 return
             now = loop.time()
+            if now >= keys_due:
+                keys_due = now + _KEYS
+                self.follow_keys(hub)
             if now >= due:
                 due = max(due + context.settings.sensing.interval, now)
                 self.sensors.read(context.settings.sensing.disabled)
@@ -112,6 +120,21 @@ class ResourceAgent(AsyncAgent):
                 async with asyncio.timeout(pause if context.may_claim else min(pause, _LOOK)):
                     await self.changed.wait()
             self.changed.clear()
+
+    def follow_keys(self, hub: Hub) -> None:
+        """Has the hub go by the Secret's files as they are now, unless they can't be used."""
+        try:
+            keys = load_keys(self.context.identity.keys_dir)
+            why = "" if keys.whole else "the pairs are not whole"
+        except (WrongKey, OSError, ValueError) as error:
+            keys, why = self.keys, str(error)
+        if why != self.keys_unusable:
+            self.keys_unusable = why
+            if why:
+                self.context.log.warning("the keys' files have changed but can't be used", reason=why)
+        if not why and keys != self.keys:
+            self.keys = keys
+            hub.rekey(keys)
 
     def settings_changed(self, old: Settings, new: Settings) -> None:
         if self.hub is not None:

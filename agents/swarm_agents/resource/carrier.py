@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -188,22 +189,27 @@ class Carrier:
                 peer.close()
         for node, addresses in wanted.items():
             peer = self.peers.setdefault(node, Peer(node))
-            for address in set(peer.links) - set(addresses):
-                peer.links.pop(address).close()
-            links = peer.links
-            peer.links = {}
-            for address, server in addresses.items():
-                peer.links[address] = links.get(address) or self._link(peer, address, server)
+            wanted_links = {address: self._proof(server) for address, server in addresses.items()}
+            for gone in peer.arrange(wanted_links, partial(self._link, peer)):
+                self._resend(peer, gone)
             if not peer.open:
                 self._hand_back(peer.renew(), f"node {node} has moved")
 
-    def _link(self, peer: Peer[Claimed], address: str, server: str) -> Link:
+    def rekey(self, keys: Keys) -> None:
+        """Other keys hold: what is connected by those that hold no more is connected anew."""
+        self._keys = keys
+        self.apply(self._settings)
+
+    def _proof(self, server: str) -> tuple[str, Keys]:
+        """What a link goes by: the key that the far hub must have, and the set of ours that belongs to it."""
+        return (server, self._keys.of_server(server)) if self._keys.hub_secret else ("", self._keys)
+
+    def _link(self, peer: Peer[Claimed], address: str, proof: tuple[str, Keys]) -> Link:
         return Link(
             self._reactor,
             self._network,
             address,
-            server if self._keys.hub_secret else "",
-            self._keys,
+            *proof,
             self._settings.transport.max_message_bytes,
             silence(self._settings),
             lambda: schema.Hello("hub", self._settings.uid, peer.session, self._name, self._node),

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
 
 from swarm_agents.config import Settings
 from swarm_agents.errors import (
@@ -42,6 +41,7 @@ from swarm_agents.errors import (
 from swarm_agents.resource import greeting
 from swarm_agents.resource.carrier import IDS_A_MESSAGE, RETRY_AFTER, Carrier
 from swarm_agents.resource.desk import Answered, Claimed, Desk
+from swarm_agents.resource.doors import Doors, allowed_keys
 from swarm_agents.resource.grants import Grants
 from swarm_agents.resource.leaving import Leaving
 from swarm_agents.resource.mirroring import Mirroring
@@ -139,24 +139,29 @@ class Hub:
             schema.Wanted: self._on_mirror,
         }
         self._authenticator = (
-            self._network.authenticator(
-                self.reactor, {self._keys.client_public: "client", self._keys.hub_public: "hub"}
-            )
-            if self._keys.hub_secret
-            else None
+            self._network.authenticator(self.reactor, allowed_keys(self._keys)) if self._keys.hub_secret else None
         )
         self.address = f"tcp://{host}:{settings.transport.hub_port}"
         try:
-            raw = self._bind(self.address)
+            self._doors = Doors(
+                self._network,
+                self.reactor,
+                settings,
+                self._keys,
+                node=node,
+                host=host,
+                log=log,
+                changed=lambda main, second: tell("KeysServed", main=main, second=second),
+            )
         except SwarmError:
             if self._authenticator is not None:
                 self._authenticator.close()
             self.reactor.stop()
             self._network.close()
             raise
-        self._router: ServedSocket = self.reactor.serve(raw, self._from_outside, routed=True, known=self._kinds)
-        #: All addresses that it listens on.
-        self.addresses = [self.address, *self._bind_others(raw)]
+        self._router: ServedSocket = self.reactor.serve(
+            self._doors.router, self._from_outside, routed=True, known=self._kinds
+        )
         self._outbox = Outbox(self._router, self.sessions)
         self._send, self._refuse = self._outbox.send, self._outbox.refuse
         self._grants = Grants(self.reactor, desk, self.sessions, self._outbox)
@@ -189,23 +194,10 @@ class Hub:
                 log=log,
             )
 
-    def _bind(self, address: str) -> zmq.Socket[bytes]:
-        return self._network.router(
-            address, public=self._keys.hub_public, secret=self._keys.hub_secret, limit=self._limit
-        )
-
-    def _bind_others(self, router: zmq.Socket[bytes]) -> list[str]:
-        """Binds the node's further addresses: paths of their own for those that can reach both."""
-        bound = []
-        for hub in self.settings.hubs:
-            if hub.node != self.node or not hub.address or hub.address == self.address:
-                continue
-            try:
-                router.bind(hub.address)
-                bound.append(hub.address)
-            except zmq.ZMQError as error:  # as of an address that something in between translates
-                self._log.info("not listening on an address", address=hub.address, reason=error.strerror)
-        return bound
+    @property
+    def addresses(self) -> list[str]:
+        """All addresses that it listens on."""
+        return self._doors.addresses
 
     def _failed(self, error: Exception) -> None:
         self.counts["errors"] += 1
@@ -216,6 +208,7 @@ class Hub:
     def start(self) -> None:
         """Connects to the other hubs and begins to serve."""
         with self.reactor:
+            self._doors.apply(self.settings, self._keys)
             self.carrier.start()
             self.reactor.call_later(1.0, self._expire)
             self._grants.start()
@@ -229,7 +222,18 @@ class Hub:
         """Other settings hold: hubs may have come or gone."""
         with self.reactor:
             self.settings = settings
+            self._doors.apply(settings, self._keys)
             self.carrier.apply(settings)
+
+    def rekey(self, keys: Keys) -> None:
+        """Other keys hold, or are about to: who may come in, and what this hub proves itself by, follow them."""
+        with self.reactor:
+            if self._authenticator is None:
+                return  # without encryption
+            self._keys = keys
+            self._authenticator.allow(allowed_keys(keys))
+            self._doors.apply(self.settings, keys)
+            self.carrier.rekey(keys)
 
     def drain(self) -> None:
         """Takes nothing more, and has those outside go elsewhere with what has not been begun here (`leaving`)."""

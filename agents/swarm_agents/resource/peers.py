@@ -115,6 +115,11 @@ class Link:
         self._connect()
 
     @property
+    def proof(self) -> tuple[str, str]:
+        """The far hub's public key, and this one's, by which the connection is made."""
+        return self._server, self._keys.hub_public
+
+    @property
     def heard(self) -> float:
         """When something came last, by the clock."""
         return self.pulse.last
@@ -222,6 +227,19 @@ class Peer(Generic[Claim]):
         self.news = 0
         #: Until then (by the clock) it has refused to take more.
         self.refuses_until = 0.0
+
+    def arrange(self, wanted: dict[str, tuple[str, Keys]], make: Callable[[str, tuple[str, Keys]], Link]) -> list[Link]:
+        """Has one link an address, by these keys; returns those that were closed for it."""
+        before, self.links, closed = self.links, {}, []
+        for address, (server, keys) in wanted.items():
+            link = before.pop(address, None)
+            if link is not None and link.proof != (server, keys.hub_public):
+                before[address], link = link, None
+            self.links[address] = link or make(address, (server, keys))
+        for link in before.values():
+            link.close()
+            closed.append(link)
+        return closed
 
     @property
     def open(self) -> bool:

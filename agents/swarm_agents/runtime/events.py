@@ -52,10 +52,16 @@ class Events:
         self._last = 0
         #: Of this supervisor, and of no other.
         self.run = uuid.uuid4().hex[:8]
+        #: Fingerprints of the keys that the pod's hub serves, at its port and at its second one, as it said last.
+        self.keys = ("", "")
 
     def record(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """Keeps and logs an event; `event` is a CamelCase reason as Kubernetes Events have it."""
         self._last += 1
+        if event == "KeysServed":
+            self.keys = (str(fields["main"]), str(fields["second"]))
+        elif event == "AgentDied":
+            self.keys = ("", "")
         self._events.append({"number": self._last, "time": self._now(), "event": event, "level": level, **fields})
         getattr(self._log, level)(event, **fields)
 

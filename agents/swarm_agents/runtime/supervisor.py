@@ -482,6 +482,7 @@ class Supervisor:
             "restarts": self.restarts.total,
             "node": self.identity.node,
             "active": self.acting,
+            "keys": self.events.keys,
             **report(self.wishes, self.cores, self.numa),
             **self.outlook.report(),
         }

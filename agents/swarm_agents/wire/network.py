@@ -14,7 +14,7 @@ import zmq
 
 from swarm_agents.wire.monitor import Monitor
 from swarm_agents.wire.reactor import Reactor, readable, receive, send_frames
-from swarm_agents.wire.sockets import bind_router, open_dealer
+from swarm_agents.wire.sockets import bind_also, bind_router, open_dealer, unbind
 from swarm_agents.wire.zap import Authenticator
 
 __all__ = ["Network"]
@@ -27,6 +27,8 @@ class Network:
     readable = staticmethod(readable)
     receive = staticmethod(receive)
     send = staticmethod(send_frames)
+    #: See `sockets`.
+    bind_also, unbind = staticmethod(bind_also), staticmethod(unbind)
 
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -9,13 +9,14 @@ message some microseconds, since a virtual machine leaves its guest to set one.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 import zmq
 
 from swarm_agents.errors import PortInUse, SwarmError
 
-__all__ = ["bind_router", "open_dealer"]
+__all__ = ["bind_also", "bind_router", "open_dealer", "unbind"]
 
 #: Messages that wait in a connection before a send is refused; credits keep it from being reached.
 HIGH_WATER_MARK = 4096
@@ -54,6 +55,24 @@ def bind_router(
             ) from error
         raise SwarmError(f"{address} can't be bound ({error.strerror}): is POD_IP an address of this pod?") from error
     return socket
+
+
+def bind_also(socket: zmq.Socket[bytes], address: str, *, public: str, secret: str) -> None:
+    """Has a hub's ROUTER listen at another address, where it proves itself by this pair; the others keep theirs.
+
+    Raises:
+        zmq.ZMQError: it can't be bound, at present or at all.
+    """
+    if secret:
+        socket.curve_publickey = public.encode()
+        socket.curve_secretkey = secret.encode()
+    socket.bind(address)
+
+
+def unbind(socket: zmq.Socket[bytes], address: str) -> None:
+    """Listens there no more, which cuts off everybody who came by that address."""
+    with contextlib.suppress(zmq.ZMQError):
+        socket.unbind(address)
 
 
 def open_dealer(

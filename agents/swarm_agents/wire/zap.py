@@ -25,12 +25,16 @@ class Authenticator:
 
     def __init__(self, reactor: Reactor, context: zmq.Context[zmq.Socket[bytes]], allowed: dict[str, str]) -> None:
         """`allowed` maps a public key in Z85 to the kind of peer that holds it."""
-        self._allowed = {z85.decode(key.encode()): kind.encode() for key, kind in allowed.items() if key}
+        self.allow(allowed)
         self.refused = 0
         socket = context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.bind(_ENDPOINT)
         self._socket = reactor.serve(socket, self._answer)
+
+    def allow(self, allowed: dict[str, str]) -> None:
+        """From now on these may connect, and no others; who is connected stays so until its address is closed."""
+        self._allowed = {z85.decode(key.encode()): kind.encode() for key, kind in allowed.items() if key}
 
     def close(self) -> None:
         """Stops answering; after the ROUTER has been closed."""
