@@ -106,6 +106,16 @@ class Site:
         """Cores that pods may ask for, of the node that has most."""
         return max(cores(node["status"]["allocatable"]["cpu"]) for node in self.nodes)
 
+    def free_cpus(self, name: str) -> float:
+        """Cores of a node that no pod has asked for."""
+        (node,) = (node for node in self.nodes if node["metadata"]["name"] == name)
+        asked = 0.0
+        for pod in self.kubectl.get("pods", "-A", "--field-selector", f"spec.nodeName={name}")["items"]:
+            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                for container in pod["spec"]["containers"]:
+                    asked += cores(str(container.get("resources", {}).get("requests", {}).get("cpu", "0")))
+        return cores(node["status"]["allocatable"]["cpu"]) - asked
+
     def cpu_manager(self, node: str) -> str:
         """The CPU Manager policy of a node's kubelet; empty where it can't be asked."""
         answer = self.kubectl.attempt("get", "--raw", f"/api/v1/nodes/{node}/proxy/configz")
