@@ -200,47 +200,17 @@ def _error_of(task: asyncio.Task[None]) -> BaseException | None:
     return None if task.cancelled() else task.exception()
 
 
-_NODES_HINT: Final = (
-    "Grant list and watch on nodes (a ClusterRole); without it only Swarms with boards of their own run."
-)
-
-
 async def _check(options: argparse.Namespace) -> int:
-    """Asks the API server for everything that the operator will need, and says what is missing."""
-    from swarm_operator.kube import ApiError, connect
-    from swarm_operator.names import LABEL_SWARM, LEASE_NAME
-    from swarm_operator.views import CHILD_KINDS
+    """Asks the API server whether it has all that the operator will need, and says what is missing."""
+    from swarm_operator.check import check
+    from swarm_operator.kube import connect
 
     api = await connect(options.kubeconfig, options.context)
-    wrong = 0
-
-    async def probe(what: str, request: object, hint: str, fine: int = 0) -> None:
-        nonlocal wrong
-        try:
-            await request  # type: ignore[misc]
-        except ApiError as error:
-            if error.status != fine:
-                wrong += 1
-                print(f"FAIL  {what}: {error}. {hint}")
-                return
-        print(f"ok    {what}")
-
+    lease = "" if options.no_leader_election else options.lease_namespace or api.namespace
     try:
-        for space in options.namespace or [""]:
-            where = f" in {space}" if space else ""
-            hint = "Apply deploy/crds/ first; then grant list and watch."
-            await probe(f"read swarms{where}", api.list_page("Swarm", space, limit=1), hint)
-            for kind in ("Pod", *CHILD_KINDS):
-                page = api.list_page(kind, space, selector=LABEL_SWARM, limit=1)
-                await probe(f"read {kind}s{where}", page, "Grant list and watch.")
-        await probe("read nodes", api.list_page("Node", "", limit=1), _NODES_HINT)
-        if not options.no_leader_election:
-            space = options.lease_namespace or api.namespace
-            lease = api.get("Lease", space, LEASE_NAME)
-            await probe(f"read the Lease in {space}", lease, "Grant get, create and update on leases.", fine=404)
+        return 1 if await check(api, options.namespace, lease) else 0
     finally:
         await api.close()
-    return 1 if wrong else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

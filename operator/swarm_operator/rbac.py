@@ -103,7 +103,14 @@ SERVED: Final = (
 
 #: Of the cluster, whichever namespaces are served. `scheduling.gang: Operator` also lists the cluster's pods, to see
 #: how much room there is: who serves every namespace may; in namespaced mode such a Swarm says what is lacking.
-CLUSTER: Final = (Rule("", ("nodes",), ("list", "watch"), "where resource agents belong, and which nodes are lost"),)
+CLUSTER: Final = (
+    Rule(
+        "",
+        ("nodes",),
+        ("list", "watch"),
+        "where resource agents belong, and which nodes are lost; without it only Swarms with medium Memory run",
+    ),
+)
 
 #: Where the Lease is.
 LEADER: Final = (Rule("coordination.k8s.io", ("leases",), ("create", "get", "update"), "one of the replicas writes"),)

@@ -168,13 +168,6 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_check_says_that_the_cluster_has_what_the_operator_needs(cluster: TestCluster, namespace: str) -> None:
-    done = run("check", "--kubeconfig", str(cluster.kubeconfig), "-n", namespace)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "ok    read nodes" in done.stdout
-    assert "FAIL" not in done.stdout
-
-
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
