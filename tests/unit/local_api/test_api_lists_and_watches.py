@@ -158,3 +158,30 @@ async def test_a_watch_list_ends_its_beginning_with_a_bookmark(client: LocalClie
         "spec": {"containers": None},
         "status": {},
     }
+
+
+@pytest.mark.looptime
+async def test_a_selected_watch_gets_its_bookmarks_while_only_other_objects_change(
+    client: LocalClient, api: Api
+) -> None:
+    """Its reader would hold it for dead otherwise, and begin anew."""
+
+    async def change_others() -> None:
+        for number in range(20):
+            await asyncio.sleep(10.0)
+            await client.create("configmaps", {"metadata": {"name": f"other-{number}"}}, namespace="default")
+
+    others = asyncio.create_task(change_others())
+    at, seen = asyncio.get_running_loop().time(), []
+    version = (await client.list("configmaps")).resource_version
+    stream = api.watch(
+        api.resource("configmaps"), "default", resource_version=version, label_selector="mine", bookmarks=True
+    )
+    async with aclosing(stream):
+        async for event in stream:
+            seen.append((event[0], asyncio.get_running_loop().time() - at))
+            if len(seen) == 3:
+                break
+    others.cancel()
+    assert [kind for kind, _ in seen] == ["BOOKMARK"] * 3
+    assert [round(when) for _, when in seen] == [60, 120, 180]

@@ -251,6 +251,8 @@ class Api(Writes):
                     yield "ADDED", obj
                 if initial and bookmarks:
                     yield "BOOKMARK", self.bookmark(resource, since, initial=True)
+            clock = asyncio.get_running_loop().time
+            due = clock() + _BOOKMARK_SECONDS
             while True:
                 for event in watcher.drain():
                     since = event.revision
@@ -262,7 +264,9 @@ class Api(Writes):
                     elif left:
                         # It shows its last state that fitted, under the revision at which it left.
                         yield "DELETED", new if event.type == "DELETED" else _at_version(old or new, new)
-                if not await watcher.wait(_BOOKMARK_SECONDS if bookmarks else None):
+                # Whatever else happens: of a watch with a selector, most events may be other people's.
+                if not await watcher.wait(max(due - clock(), 0.0) if bookmarks else None):
+                    due = clock() + _BOOKMARK_SECONDS
                     yield "BOOKMARK", self.bookmark(resource, max(since, self.store.revision))
         except Compacted as e:
             raise expired(str(e)) from None
