@@ -13,19 +13,26 @@ FROM ${BASE} AS wheels
 ARG PIP_INDEX_URL=
 ARG PIP_EXTRA_INDEX_URL=
 ARG PIP_CERT=
-RUN python3 -m venv /build && /build/bin/pip install --quiet --disable-pip-version-check build
+RUN python3 -m venv /build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+# what it needs first: that stays cached while only the sources change
+COPY pyproject.toml ./
+RUN python3 -c 'import tomllib; \
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]; extras = project["optional-dependencies"]; \
+print(*project["dependencies"], *extras["operator"], *extras["agents"], sep="\n")' >requirements.txt \
+ && /build/bin/pip wheel --quiet --disable-pip-version-check --wheel-dir /wheels --requirement requirements.txt
+COPY README.md LICENSE ./
 COPY operator operator
 COPY agents agents
 COPY deploy deploy
-RUN /build/bin/python -m build --quiet --wheel --outdir /wheels . \
- && /build/bin/pip wheel --quiet --disable-pip-version-check --wheel-dir /wheels --find-links /wheels \
-      "agentswarm[operator,agents] @ file://$(ls /wheels/agentswarm-*.whl)"
+RUN /build/bin/pip wheel --quiet --disable-pip-version-check --wheel-dir /wheels --no-deps .
 
+# With the CUDA libraries that CuPy calls: of a GPU node an image is given the driver and no more.
 FROM wheels AS wheels-gpu
-RUN /build/bin/pip wheel --quiet --disable-pip-version-check --wheel-dir /wheels --find-links /wheels \
-      "agentswarm[agents,gpu] @ file://$(ls /wheels/agentswarm-*.whl)"
+RUN python3 -c 'import tomllib; \
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["gpu"], sep="\n")' >requirements.txt \
+ && /build/bin/pip wheel --quiet --disable-pip-version-check --wheel-dir /wheels --find-links /wheels --requirement requirements.txt \
+      'cupy-cuda12x[ctk]'
 
 # ---- an environment for each target; pip stays outside of it
 FROM wheels AS operator-environment
@@ -35,9 +42,9 @@ RUN python3 -m venv --without-pip /opt/agentswarm \
  && rm -rf /opt/agentswarm/lib/python3*/site-packages/swarm_deploy /opt/agentswarm/bin/swarm /opt/agentswarm/bin/swarm-agent \
       /opt/agentswarm/bin/kubectl-swarm /opt/agentswarm/bin/kopf \
  && find /opt/agentswarm -type d \( -name tests -o -name test \) -path '*/site-packages/*' -prune -exec rm -rf {} + \
- # of the Kubernetes client the asynchronous half is used, and of that no generated API; 80 MB less
- && rm -rf /opt/agentswarm/lib/python3*/site-packages/kubernetes/client/api \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/kubernetes/(aio/)?client/(api|models)/' /opt/agentswarm/lib
+ # of the Kubernetes client no generated API is used, and hardly a model
+ && rm -rf /opt/agentswarm/lib/python3*/site-packages/kubernetes/client/api /opt/agentswarm/lib/python3*/site-packages/kubernetes/aio/client/api \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/kubernetes/(aio/)?client/models/' /opt/agentswarm/lib
 
 FROM wheels AS agent-environment
 RUN python3 -m venv --without-pip /opt/agentswarm \
@@ -55,20 +62,23 @@ RUN find /opt/agentswarm/lib -exec touch --no-dereference --date=@1767225600 {} 
 
 FROM wheels-gpu AS agent-gpu-environment
 COPY --from=agent-environment /opt/agentswarm /opt/agentswarm
-RUN /build/bin/pip --python /opt/agentswarm/bin/python install --quiet --no-index --find-links /wheels 'agentswarm[agents,gpu]'
+RUN /build/bin/pip --python /opt/agentswarm/bin/python install --quiet --no-index --find-links /wheels 'agentswarm[agents,gpu]' \
+      'cupy-cuda12x[ctk]'
 
 # ---- the base, less what only building needs
 FROM ${BASE} AS lean
-RUN python3 -c 'import shutil, sys, sysconfig, pathlib; \
+RUN python3 -c 'import shutil, sysconfig, pathlib; \
 library = pathlib.Path(sysconfig.get_path("stdlib")); \
 gone = [library / name for name in ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "tkinter", "turtledemo", "test")]; \
-gone += [path for root in {*map(pathlib.Path, sys.path), pathlib.Path("/usr/local/lib")} if root.is_dir() \
+gone += [path for root in (pathlib.Path("/usr"), pathlib.Path("/opt")) \
          for path in root.glob("**/*-packages/*") if path.name.partition("-")[0] in ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack")]; \
 gone += [path for path in pathlib.Path("/usr/share").glob("python-wheels")]; \
 gone += [path for folder in ("/usr/local/bin", "/usr/bin") for path in pathlib.Path(folder).glob("pip*")]; \
 [shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True) for path in gone]' \
  && rm -rf /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info /var/cache/* /var/lib/apt/lists/* /var/log/* /tmp/* /root/.cache \
-      /usr/share/perl /usr/share/perl5 /usr/lib/*/perl-base /usr/bin/perl* \
+      /usr/share/perl /usr/share/perl5 /usr/lib/*/perl /usr/lib/*/perl5 /usr/lib/*/perl-base /usr/lib/*/libperl.so* /usr/bin/perl* \
+      /usr/lib/*/gconv /usr/bin/apt* /usr/lib/apt \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
  && { grep -q '^agentswarm:' /etc/passwd || echo 'agentswarm:x:65532:65532:Agent Swarm:/nonexistent:/usr/sbin/nologin' >>/etc/passwd; } \
  && { grep -q '^agentswarm:' /etc/group || echo 'agentswarm:x:65532:' >>/etc/group; }
 

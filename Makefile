@@ -120,11 +120,13 @@ IMAGES ?= operator agent
 image: ## Build the images; BASE=, TAG=, PREFIX=, IMAGES="operator agent agent-gpu", ENGINE=docker|podman|buildah
 	@TARGETS='$(IMAGES)' BASE='$(BASE)' TAG='$(TAG)' PREFIX='$(PREFIX)' ENGINE='$(ENGINE)' deploy/image/build
 
+.PHONY: image-base
+image-base: ## Make a base image from Debian's packages, for places without a registry; BASE=localhost/agentswarm-base:1
+	@deploy/image/base '$(or $(BASE),localhost/agentswarm-base:1)'
+
 .PHONY: image-check
 image-check: ## Build a base from Debian's packages and the images on it, and run them as a cluster would; needs root
-	@deploy/image/base localhost/agentswarm-base:check
-	@TARGETS='operator agent' BASE=localhost/agentswarm-base:check TAG=check PREFIX=localhost/agentswarm ENGINE=buildah deploy/image/build
-	@deploy/image/check localhost/agentswarm/operator:check localhost/agentswarm/agent:check
+	@.ci/images
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and the layers' import rules

@@ -240,13 +240,18 @@ def clear(root: Path, *, everything: bool = False) -> int:
 
 
 def main(root: str) -> None:
-    """Warms a cache for each level that this machine can run: what an image is given as its seed."""
+    """Warms a cache for each level that this machine can run, all at once: what an image is given as its seed."""
     import subprocess
 
-    for level in levels():
-        environment = os.environ | {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
-        code = f"from pathlib import Path; from swarm_agents.runtime.jitcache import warm; print(warm(Path({root!r})))"
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    code = f"from pathlib import Path; from swarm_agents.runtime.jitcache import warm; print(warm(Path({root!r})))"
+    compilers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=os.environ | {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
+        )
+        for level in levels()
+    ]
+    if failed := [compiler.args for compiler in compilers if compiler.wait()]:
+        raise SystemExit(f"{len(failed)} of {len(compilers)} levels could not be compiled for")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def _run(root: Path) -> int:
             [sys.executable, "-m", "swarm_agents.runtime"], env=environment, stdout=file, stderr=subprocess.STDOUT
         )
     try:
-        return _ask(board_directory(root / "shm", _UID), supervisor, began)
+        return _ask(board_directory(root / "shm", _UID), root / "cache", supervisor, began)
     except Exception as error:
         print(f"{error}\n{log.read_text(errors='replace')[-4000:]}", file=sys.stderr)
         return 1
@@ -91,7 +91,7 @@ def _run(root: Path) -> int:
             supervisor.wait()
 
 
-def _ask(directory: Path, supervisor: subprocess.Popen[bytes], began: float) -> int:
+def _ask(directory: Path, cache: Path, supervisor: subprocess.Popen[bytes], began: float) -> int:
     import numpy as np
 
     from swarm_agents.client import Swarm
@@ -119,7 +119,15 @@ def _ask(directory: Path, supervisor: subprocess.Popen[bytes], began: float) -> 
         agent = future.info.agent if future.info is not None else "?"
     print(f"{agent} answered hash.sha256_tree {'rightly' if right else 'WRONGLY'}, {ready:.1f} s after it was started")
     print(f"a task there and back: {trip * 1e6:.0f} us")
+    print("compiled functions: {} in use, {} of them compiled here".format(*_compiled(cache)))
     return 0 if right else 1
+
+
+def _compiled(cache: Path) -> tuple[int, int]:
+    """How many compiled functions a cache's root holds, and how many of them no seed has brought."""
+    seed = os.environ.get("SWARM_CACHE_SEED")
+    found = [path.relative_to(cache) for path in cache.rglob("*.nbc")]
+    return len(found), sum(seed is None or not Path(seed, path).exists() for path in found)
 
 
 def _write_keys(directory: Path) -> None:

@@ -17,6 +17,7 @@ __all__ = ["use_a_board_once"]
 def use_a_board_once() -> None:
     """Calls what claiming, answering, beating, watching and burying need."""
     from swarm_agents.config import Role
+    from swarm_agents.shm import witness
     from swarm_agents.shm.board import Board, Geometry
     from swarm_agents.shm.layout import R_CANCELLED
     from swarm_agents.shm.second import begin_second, claimed, yield_second
@@ -55,6 +56,14 @@ def use_a_board_once() -> None:
         stop_beating(address)
         beat_until_stopped(board.mapping.base, agent.index, agent.epoch, address)
         glance(board.mapping.base, 10**9)
+        witness.longest_pause(board.mapping.base, 10**9)
+        witness.accuse(board.mapping.base, dead.index, dead.epoch, agent.index)
+        witness.accusers(board.mapping.base, dead.index, dead.epoch)
+        witness.absolve(board.mapping.base, dead.index, dead.epoch, agent.index)
+        witness.vouch(board.mapping.base, dead.index, 0)
+        witness.is_vouched(board.mapping.base, dead.index)
+        board.find((0, 0))
+        board.stats()
         board.declare_dead(dead.index, dead.epoch)
         board.reap()
         board.sweep()
