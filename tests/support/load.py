@@ -28,6 +28,7 @@ class Load:
         board: bool,
         window: int = 16,
         seconds: float = 0.05,
+        retry_window: float = 30.0,
         task: Callable[[int], tuple[str, tuple[Any, ...], Any]] | None = None,
     ) -> None:
         """Begins.
@@ -35,13 +36,14 @@ class Load:
         Args:
             find: says where the swarm is.
             board: by the node's board alone, else by the hubs alone.
+            retry_window: how long the swarm may be out of reach (seconds).
             task: makes of a number the kernel, its arguments and the answer that is right; instead of sleeping.
         """
 
         def target() -> Connection:
             return msgspec.structs.replace(find(), **({"hubs": ()} if board else {"board": None}))
 
-        self._swarm = Swarm.connect(target)
+        self._swarm = Swarm.connect(target, retry_window=retry_window)
         self._room = threading.Semaphore(window)
         self._task = task or (lambda number: ("core.sleep", (seconds,), None))
         self._checks = task is not None

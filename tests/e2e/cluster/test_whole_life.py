@@ -134,7 +134,8 @@ def test_work_from_outside_the_cluster_is_answered_rightly(site: Site, kubectl: 
 
     def begin() -> Load | None:
         try:
-            return Load(doorway.find, board=False, window=8, task=task)
+            # on one node the only hub is replaced in a roll, and its successor may have a tenth of a core to start with
+            return Load(doorway.find, board=False, window=8, task=task, retry_window=180)
         except Exception as error:
             print(f"not yet: {error}")
             return None
