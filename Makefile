@@ -128,6 +128,10 @@ image-base: ## Make a base image from Debian's packages, for places without a re
 image-check: ## Build a base from Debian's packages and the images on it, and run them as a cluster would; needs root
 	@.ci/images
 
+.PHONY: pictures
+pictures: $(READY) ## Draw the dashboards' panels from a swarm at work into docs/images; needs prometheus; MINUTES=6
+	@PYTHONPATH=tests $(BIN)/python -m support.pictures --out docs/images $(if $(filter command line,$(origin MINUTES)),--minutes $(MINUTES))
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and the layers' import rules
 	@$(BIN)/ruff check .

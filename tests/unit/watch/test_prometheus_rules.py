@@ -121,11 +121,11 @@ CASES = [
     Case(
         "SwarmQueueGrowing",
         "more comes than goes",
-        {f'swarm_queue_depth{{{ON_NODE},priority="low"}}': "0+50x60"},
+        {f'swarm_queue_depth{{{ON_NODE},priority="bulk"}}': "0+50x60"},
         WHERE,
     ),
     Case(
-        "SwarmQueueGrowing", "many, and fewer", {f'swarm_queue_depth{{{ON_NODE},priority="low"}}': "6000-50x60"}, None
+        "SwarmQueueGrowing", "many, and fewer", {f'swarm_queue_depth{{{ON_NODE},priority="bulk"}}': "6000-50x60"}, None
     ),
     Case(
         "SwarmCriticalTasksWait",
