@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.fieldtable import LIVE, merged
 from support.operatorlive import Client, Operator, swarm
 
 IMAGE = os.environ.get("SWARM_TEST_IMAGE", "agentswarm/agent:0.1.0")
@@ -59,8 +60,13 @@ async def test_the_life_of_a_swarm(client: Client, start: Callable[..., Operator
     await client.until(lambda: ready(client, 1), "the first agents", READY)
     first, before = await pods(client), await status(client)
 
-    # live: pushed and acknowledged, no pod is touched
-    await client.merge("Swarm", "risk", {"spec": {"failover": {"deadAfter": "2s"}, "runtime": {"logLevel": "debug"}}})
+    # every live field that agents run by: pushed and acknowledged, no pod is touched
+    live: dict[str, Any] = {}
+    for entry in LIVE.values():
+        if entry.agents and not entry.count and not entry.base:
+            live = merged(live, entry.patch)
+    assert {"failover", "resource", "runtime", "compute"} <= set(live)
+    await client.merge("Swarm", "risk", {"spec": live})
 
     async def acknowledged() -> bool:
         found = await status(client)
