@@ -35,6 +35,8 @@ CONDITIONS: Final = (
     "Progressing",
     "Degraded",
     "Suspended",
+    "RolledBack",
+    "FailurePredicted",
     "Autoscaling",
     "PodSecurity",
     "Placed",

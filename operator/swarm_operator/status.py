@@ -260,11 +260,8 @@ def _degraded(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         reason, advice = (known.reason, known.advice) if known else (API_REFUSED, "")
         return DEGRADED, "True", reason, _cut(f"{advice}{_some(failures)}")
     alive = [agent.pod for agent in agents_of(snapshot) if agent.alive]
-    known_of = (
-        {pod.name: trouble for pod, trouble in troubles.of_pods(snapshot.spec, alive, namespace, now)}
-        if snapshot.spec
-        else {}
-    )
+    spec = plan.course.spec if plan.course else snapshot.spec  # what the pods are made by
+    known_of = {pod.name: known for pod, known in troubles.of_pods(spec, alive, namespace, now)} if spec else {}
     stuck = [
         f"{pod.name}: {pod.reason or 'Pending'}" + (f" ({pod.message})" if pod.message else "")
         for pod in alive
