@@ -5,6 +5,7 @@ The product's own `Reactor`, `ServedSocket` and `Monitor` run here; what they wa
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,6 +143,15 @@ class SimNetwork:
             socket.close()
             raise
         return socket
+
+    def bind_also(self, socket: Socket, address: str, **options: Any) -> None:
+        try:
+            socket.bind(address)
+        except PortInUse as error:
+            raise zmq.ZMQError(errno.EADDRINUSE) from error
+
+    def unbind(self, socket: Socket, address: str) -> None:
+        socket.unbind(address)
 
     def dealer(self, **options: Any) -> Socket:
         return Socket(self, zmq.DEALER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -131,6 +132,15 @@ class Socket:
             raise PortInUse(f"{address} is in use")
         self.fabric.routers[address] = self
         self._bound.append(address)
+
+    def unbind(self, address: str) -> None:
+        if address not in self._bound:
+            raise zmq.ZMQError(errno.ENOENT)
+        self._bound.remove(address)
+        del self.fabric.routers[address]
+        for connection in list(self._routes.values()):
+            if connection.sides[0]._target == address:
+                connection.end(1)
 
     def connect(self, address: str) -> None:
         self._target = address
