@@ -23,6 +23,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from swarm_agents.config import Transport, second_port
 from swarm_operator.actions import Delete
 from swarm_operator.api.network import Egress, Peer
 from swarm_operator.api.v1alpha1 import SwarmSpec
@@ -75,6 +76,10 @@ def network_policy_manifest(swarm: SwarmView, spec: SwarmSpec, home: str) -> dic
     own = _pods(pod_selector(swarm.name))
     operator = [{**_pods(OPERATOR_LABELS), **_namespaces({_NAMESPACE_NAME: home})}] if home else []
     clients = [_pods({LABEL_CLIENT: swarm.name}), *(_peer(peer) for peer in spec.security.clients)]
+    zeromq = spec.transport.zeromq
+    # where the hubs listen as well while the keys are renewed; it has no name, as pods come to it while they run
+    renewed = second_port(Transport(hub_port=zeromq.port, rest_port=zeromq.rest_port))
+    hubs: list[str | int] = ["hub", "rest", *([renewed] if zeromq.encryption == "Curve" else [])]
     http = ["http", "hub-http"] if in_pod(spec) else ["http"]
     dns = [{"port": port, "protocol": protocol} for port in _DNS_PORTS for protocol in ("UDP", "TCP")]
     return {
@@ -85,7 +90,7 @@ def network_policy_manifest(swarm: SwarmView, spec: SwarmSpec, home: str) -> dic
             "podSelector": {"matchLabels": pod_selector(swarm.name)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
-                {"from": [own, *operator, *clients], "ports": _ports(("hub", "rest"))},
+                {"from": [own, *operator, *clients], "ports": _ports(hubs)},
                 {"ports": _ports(http)},
             ],
             "egress": [

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--cpus-per-node", type=int, default=4)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--no-operator", action="store_true")
+    parser.add_argument("--no-audit", action="store_true")
     parser.add_argument("--back-off", type=float, default=10.0)
     parser.add_argument("--most-back-off", type=float, default=300.0)
     parser.add_argument("--heartbeat", type=float, default=10.0)
@@ -33,7 +34,9 @@ def main() -> int:
         heartbeat=given.heartbeat,
         node_grace=given.node_grace,
     )
-    options = Options(given.state, given.nodes, given.cpus_per_node, given.port, not given.no_operator, timing)
+    options = Options(
+        given.state, given.nodes, given.cpus_per_node, given.port, not given.no_operator, timing, not given.no_audit
+    )
     return asyncio.run(run(options))
 
 

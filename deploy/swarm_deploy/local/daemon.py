@@ -71,6 +71,8 @@ class Options:
     port: int = 0
     operator: bool = True
     timing: Timing = field(default_factory=Timing)
+    #: Whether the API server notes requests in its audit log.
+    audit: bool = True
 
 
 def node_name(number: int) -> str:
@@ -193,7 +195,7 @@ class Assembly:
             with suppress(OSError, ValueError):
                 ports.insert(0, int(last.read_text()))
         for port in ports:
-            context = serve(store, state=self.state, port=port, log_reader=self.read_log)
+            context = serve(store, state=self.state, port=port, log_reader=self.read_log, audited=self.options.audit)
             try:
                 server = await context.__aenter__()
             except OSError as error:

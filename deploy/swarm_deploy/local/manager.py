@@ -73,6 +73,7 @@ class Cluster:
         cpus_per_node: int = 4,
         port: int = 0,
         operator: bool = True,
+        audit: bool = True,
         back_off: float = 10.0,
         most_back_off: float = 300.0,
         heartbeat: float = 10.0,
@@ -84,6 +85,7 @@ class Cluster:
 
         Args:
             port: of the API server; 0 takes the one it had last time, or else a free one.
+            audit: whether the API server notes every request in audit.log, of which it keeps 32 MiB.
             back_off: seconds before the second restart of a container that keeps ending.
             most_back_off: seconds before a restart at most; each wait is twice as long as the one before it.
             heartbeat: seconds between two signs of life of a node.
@@ -103,6 +105,7 @@ class Cluster:
         words += ["--back-off", str(back_off), "--most-back-off", str(most_back_off)]
         words += ["--heartbeat", str(heartbeat), "--node-grace", str(node_grace)]
         words += [] if operator else ["--no-operator"]
+        words += [] if audit else ["--no-audit"]
         log = self.state / "log" / "cluster.log"
         if (self.state / "cluster.json").exists():
             progress("the last cluster here did not end properly; what it left is cleared away")

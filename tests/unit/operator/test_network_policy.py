@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.operatorkit import World, make_pod, make_snapshot, make_spec, make_swarm
-from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, Role
+from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT, Role, Transport, second_port
 from swarm_operator.accept import INVALID, refusals
 from swarm_operator.actions import Apply, Delete
 from swarm_operator.names import PodName
@@ -108,7 +108,15 @@ def test_ports_go_by_names_that_every_pod_resolves_so_that_they_can_be_changed()
         role = Role.COMPUTE if medium == "Memory" else Role.RESOURCE
         pod = pod_manifest(make_swarm(), spec, PodName("risk", role, 0, 0), "r")
         have = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
-        assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == have
+        named = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+        assert named == have | {8000}, "and where hubs listen while keys are renewed, on pods that run already"
+
+
+def test_the_port_of_renewed_keys_is_open_to_those_who_may_reach_hubs_and_only_with_keys() -> None:
+    port = second_port(Transport())
+    assert passes({}, "ingress", Pod(OWN), port)
+    assert not passes({}, "ingress", STRANGER, port)
+    assert not passes({"transport": {"zeromq": {"encryption": "None"}}}, "ingress", Pod(OWN), port)
 
 
 def test_agents_reach_themselves_and_dns_and_nothing_else() -> None:

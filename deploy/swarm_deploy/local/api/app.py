@@ -86,12 +86,14 @@ async def serve(
     port: int = 0,
     log_reader: LogReader | None = None,
     clock: Clock = time.time,
+    audited: bool = True,
 ) -> AsyncIterator[Server]:
     """Serve a store over TLS while the context lasts.
 
     Args:
         state: the directory in which the credentials are kept.
         port: 0 takes a free one.
+        audited: whether requests are noted in the audit log.
 
     Raises:
         OSError: the port is in use.
@@ -100,7 +102,7 @@ async def serve(
     if not ipaddress.ip_address(host).is_loopback:
         raise ValueError(f"the embedded cluster listens on a loopback address only, not on {host}")
     credentials = load_credentials(state)
-    audit = AuditLog(state / "audit.log")
+    audit = AuditLog(state / "audit.log") if audited else None
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -129,5 +131,6 @@ async def serve(
         yield Server(app[API], f"https://{address}", credentials)
     finally:
         await runner.cleanup()
-        audit.close()
+        if audit:
+            audit.close()
         listener.close()
