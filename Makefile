@@ -14,6 +14,9 @@ BENCH_READY := $(BENCH)/.ready
 ROUNDS ?= 5
 HALF := tests/unit tests/simulation tests/chaos
 OTHER_HALF := tests/integration tests/e2e
+# How often a test that failed is run again; those that were are listed. In CI once: real processes, deadlines, 2 cores.
+RERUNS ?= 0
+AGAIN = $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) -r aR)
 ROWS ?=
 WRAP ?=
 
@@ -45,8 +48,8 @@ demo: $(READY) ## Start a local swarm, compute a portfolio's risk on it, kill an
 test: $(READY) ## Run the whole test suite
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@mkdir -p build; trap 'kill $$units 2>/dev/null || true' EXIT INT TERM; \
-	$(BIN)/pytest --color=no $(HALF) >build/test-units.log 2>&1 & units=$$!; \
-	rest=0; $(BIN)/pytest $(OTHER_HALF) || rest=$$?; \
+	$(BIN)/pytest --color=no $(AGAIN) $(HALF) >build/test-units.log 2>&1 & units=$$!; \
+	rest=0; $(BIN)/pytest $(AGAIN) $(OTHER_HALF) || rest=$$?; \
 	first=0; wait $$units || first=$$?; trap - EXIT INT TERM; \
 	echo; echo "== $(HALF)"; cat build/test-units.log; exit $$((first | rest))
 else
