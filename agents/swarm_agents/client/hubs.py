@@ -19,7 +19,8 @@ def keys_in_use(settings: Settings, keys: Keys) -> tuple[Keys, tuple[Hub, ...]]:
     """The set of keys to use at present, and the hubs, those first that serve it already."""
     announced = {hub.public_key for hub in settings.hubs}
     chosen = keys.next if keys.next is not None and keys.next.hub_public in announced else keys
-    hubs = [hub for hub in settings.hubs if hub.public_key in ("", chosen.hub_public)]
+    # one with a key that belongs to neither set has it for a reason of its own
+    hubs = [hub for hub in settings.hubs if chosen is keys or hub.public_key != keys.hub_public]
     named = {hub.address for hub in hubs}
     main, second = (f":{port}" for port in (settings.transport.hub_port, second_port(settings.transport)))
     for hub in settings.hubs:
