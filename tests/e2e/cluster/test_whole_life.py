@@ -181,7 +181,7 @@ def test_work_from_a_pod_is_answered_rightly(site: Site, kubectl: Kubectl, work:
         "apiVersion": "v1",
         "kind": "Pod",
         # the swarm's NetworkPolicy lets in who says that he is its client
-        "metadata": {"name": "client", "labels": {"agentswarm.dev/client-of": NAME}},
+        "metadata": {"name": "client", "labels": {"agentswarm.dev/client": NAME}},
         "spec": {
             "restartPolicy": "Never",
             "securityContext": {
