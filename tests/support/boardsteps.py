@@ -109,16 +109,17 @@ class SmallBoard:
                 at = yield from p.block_address(BASE, number)
                 for word in range(_WORDS):
                     yield "poke", BASE + at + word * 2048, value
-            slot = yield from p.submit(
+            ticket = yield from p.submit(
                 BASE, port, owner_of(member), member, EPOCH, 0, 77, 1, value, deadline, 0, payload, _WORDS * 8, number,
                 scratch,
             )  # fmt: skip
-            if slot < 0:
+            if ticket < 0:
                 if number >= 0:
                     yield from p.free_block(BASE, number, member, EPOCH)
                 return False
+            slot, gen = ticket & 0xFFFFFF, ticket >> 24
             self.outstanding[port, slot] = value
-            self.gens[port, slot] = (self.state(slot) >> p.GEN_AT) & p.GEN_MASK
+            self.gens[port, slot] = gen
             self.submitted.append(value)
         return True
 

@@ -43,7 +43,7 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry.get("value", downward.get(entry["name"], "")) for entry in container["env"]}
 
 
-def settled(spec: dict[str, Any], rounds: int = 12) -> World:
+def settled(spec: dict[str, Any], rounds: int = 24) -> World:
     world = World(spec, [make_node("node-a")])
     for _ in range(rounds):
         planned = plan(world.snapshot(), world.now)

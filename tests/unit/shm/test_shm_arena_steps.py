@@ -99,11 +99,11 @@ class Arena:
     def submit(self, *names: int) -> Steps:
         self.bind(CLIENT, *names)
         payload = self.scratch(CLIENT) + (1 << 16)
-        slot = yield from p.submit(
+        ticket = yield from p.submit(
             BASE, 0, OWNER, CLIENT, EPOCH, 0, 77, 1, 1, 0, 0, payload, 8, -1, self.scratch(CLIENT)
         )
         self.bind(CLIENT)
-        return slot
+        return ticket if ticket < 0 else ticket & 0xFFFFFF
 
     def claim(self, member: int) -> Steps:
         got = yield from p.try_claim(BASE, member, EPOCH, 0, 0, self.scratch(member))

@@ -92,8 +92,8 @@ PLANTED: dict[str, tuple[str, list[tuple[str, str]]]] = {
         [
             ("        poke(s + S_BLOCK, block)\n    store(base", "    store(base"),
             (
-                "    wake_worker(base)\n    return slot",
-                "    poke(s + S_BLOCK, block)\n    wake_worker(base)\n    return slot",
+                "    count(base, member, C_SUBMITTED, 1)\n    wake_worker(base)\n",
+                "    poke(s + S_BLOCK, block)\n    count(base, member, C_SUBMITTED, 1)\n    wake_worker(base)\n",
             ),
         ],
     ),
