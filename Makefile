@@ -12,8 +12,9 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 BENCH_READY := $(BENCH)/.ready
 ROUNDS ?= 5
-HALF := tests/unit tests/simulation tests/chaos
-OTHER_HALF := tests/integration tests/e2e
+# The two halves of `make test`: between them every folder with tests (a test holds that).
+HALF := tests/unit tests/simulation tests/chaos tests/integration/runtime tests/integration/wire tests/e2e
+OTHER_HALF := tests/integration/chart tests/integration/cluster tests/integration/local_api tests/integration/local_cluster tests/integration/operator
 # How often a test that failed is run again; those that were are listed. In CI once: real processes, deadlines, 2 cores.
 RERUNS ?= 0
 AGAIN = $(if $(filter-out 0,$(RERUNS)),--reruns $(RERUNS) -r aR)
