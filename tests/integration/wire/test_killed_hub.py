@@ -16,6 +16,8 @@ from swarm_agents.client import Swarm
 
 TESTS = Path(__file__).parents[2]
 
+#: The texts of a set of keys, without what may follow it.
+FIELDS = [name for name in KEYS.__struct_fields__ if isinstance(getattr(KEYS, name), str)]
 PROGRAM = """
 import sys
 from support.wirekit import FakeDesk, HubThread, make_settings
@@ -32,7 +34,7 @@ def hub_process() -> Iterator[Callable[[], tuple[str, subprocess.Popen[str]]]]:
     processes: list[subprocess.Popen[str]] = []
 
     def start() -> tuple[str, subprocess.Popen[str]]:
-        keys = [getattr(KEYS, name) for name in KEYS.__struct_fields__]
+        keys = [getattr(KEYS, name) for name in FIELDS]
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *keys],
             stdin=subprocess.PIPE,
@@ -99,7 +101,7 @@ def test_a_hub_killed_again_and_again_at_random_instants_loses_nothing_and_answe
     from support.wirekit import free_port
 
     kills, port, rng = int(os.environ.get("SWARM_HUB_KILLS", "24")), free_port(), random.Random(5)
-    keys = [getattr(KEYS, name) for name in KEYS.__struct_fields__]
+    keys = [getattr(KEYS, name) for name in FIELDS]
     nursery = subprocess.Popen(
         [sys.executable, "-c", NURSERY, str(port), *keys],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
