@@ -1,4 +1,4 @@
-"""Writes the dashboards as Grafana's JSON, by Grafana's own typed builders, into the chart and `deploy/grafana/`.
+"""Writes the dashboards as Grafana's JSON, by Grafana's own typed builders, into the chart.
 
 Run as `python -m swarm_deploy.dashboards.grafana`; `make generate` does. The data source is a variable, so that the
 files can be imported as they are. Sets nothing that would differ from run to run, so that drift can be seen.
@@ -36,7 +36,7 @@ from swarm_deploy.dashboards.model import Board, Panel, Query, Variable
 __all__ = ["built", "main"]
 
 _REPOSITORY: Final = Path(__file__).parents[3]
-_PLACES: Final = (_REPOSITORY / "charts/agentswarm/files/dashboards", _REPOSITORY / "deploy/grafana")
+_PLACE: Final = _REPOSITORY / "charts/agentswarm/files/dashboards"
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: Columns of 24, and rows of about 30 pixels.
 _STAT: Final = (4, 4)
@@ -152,12 +152,11 @@ def _unit(panel: Panel) -> str:
 
 def main() -> int:
     """Writes the files, and removes those of dashboards that are no more."""
-    for place in _PLACES:
-        place.mkdir(parents=True, exist_ok=True)
-        for old in set(place.glob("agentswarm-*.json")) - {place / f"{board.uid}.json" for board in BOARDS}:
-            old.unlink()
-        for board in BOARDS:
-            (place / f"{board.uid}.json").write_text(built(board))
+    _PLACE.mkdir(parents=True, exist_ok=True)
+    for old in set(_PLACE.glob("agentswarm-*.json")) - {_PLACE / f"{board.uid}.json" for board in BOARDS}:
+        old.unlink()
+    for board in BOARDS:
+        (_PLACE / f"{board.uid}.json").write_text(built(board))
     return 0
 
 
