@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,20 +20,12 @@ import yaml
 from support.helm import CHART, helm, set_values
 from support.kubectl import Kubectl, manifest
 from support.operatorlive import Operator
+from support.rights import account_kubeconfig
 
-__all__ = ["Images", "Site", "cores", "eventually"]
+__all__ = ["CRD", "Images", "Site", "cores"]
 
 Object = dict[str, Any]
 CRD = "customresourcedefinition/swarms.agentswarm.dev"
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 120.0, pause: float = 0.5) -> Any:
-    """Waits until `check` gives something true, and returns it."""
-    end = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < end, f"waited {seconds:g} s in vain for {what}"
-        time.sleep(pause)
-    return found
 
 
 def cores(quantity: str) -> float:
@@ -172,10 +162,7 @@ class Site:
                 print(within.attempt("logs", "-l", "app.kubernetes.io/component=operator", "--tail=40").out)
                 raise
             return
-        rendered = self.helm("template", self.release, str(CHART), values=self.values())
-        objects = [each for each in yaml.safe_load_all(rendered) if each]
-        kept = [each for each in objects if each["kind"] not in ("Deployment", "PodDisruptionBudget", "Pod")]
-        self.kubectl.within(self.system)("apply", "-f", "-", stdin=manifest(*kept))
+        self.kubectl.within(self.system)("apply", "-f", "-", stdin=manifest(*self._without_pods()))
         self.kubectl("wait", "--for=condition=Established", CRD, "--timeout=30s")
         self.start_process()
 
@@ -185,30 +172,28 @@ class Site:
             return
         assert self._process is not None
         self._process.stop()
-        rendered = self.helm("template", self.release, str(CHART), values=self.values())
-        objects = [each for each in yaml.safe_load_all(rendered) if each]
-        kept = [each for each in objects if each["kind"] not in ("Deployment", "PodDisruptionBudget", "Pod")]
+        kept = self._without_pods()
         if self.had_crd:
             kept = [each for each in kept if each["kind"] != "CustomResourceDefinition"]
         self.kubectl.within(self.system)(
             "delete", "--ignore-not-found", "--timeout=120s", "-f", "-", stdin=manifest(*kept), timeout=150
         )
 
+    def _without_pods(self) -> list[Object]:
+        """What the chart makes, but for what nobody acts on here."""
+        rendered = self.helm("template", self.release, str(CHART), values=self.values())
+        return [
+            each
+            for each in yaml.safe_load_all(rendered)
+            if each and each["kind"] not in ("Deployment", "PodDisruptionBudget", "Pod")
+        ]
+
     def start_process(self) -> None:
         """The operator as a process, by the token of the chart's account."""
-        (account,) = (
-            each["metadata"]["name"]
-            for each in self.kubectl.within(self.system).get("serviceaccounts")["items"]
-            if each["metadata"]["name"] != "default"
-        )
-        token = self.kubectl.within(self.system)("create", "token", account, "--duration", "2h").out.strip()
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        (context,) = (c for c in config["contexts"] if c["name"] == config["current-context"])
-        context["context"] |= {"user": account, "namespace": self.system}
-        config["users"] = [{"name": account, "user": {"token": token}}]
-        path = self.scratch / "operator-kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(config))
+        within = self.kubectl.within(self.system)
+        names = [each["metadata"]["name"] for each in within.get("serviceaccounts")["items"]]
+        (account,) = set(names) - {"default"}
+        path = account_kubeconfig(self.kubectl, account, self.system, self.scratch / "operator-kubeconfig")
         self._process = Operator(path, self.scratch, [], "--lease-namespace", self.system).start()
 
     def kill_operators(self) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import yaml
 
 from support.clusters import TestCluster
-from support.kubectl import manifest
+from support.kubectl import Kubectl, manifest
 from swarm_operator import rbac
 
-__all__ = ["operator_kubeconfig", "remove_rights"]
+__all__ = ["account_kubeconfig", "operator_kubeconfig", "remove_rights"]
 
 #: Long enough for any test; a real API server gives no token for less than ten minutes.
 _TOKEN = "2h"
@@ -44,15 +44,19 @@ def operator_kubeconfig(
     for namespace in sorted({each["metadata"].get("namespace", "default") for each in objects}):
         chosen = [each for each in objects if each["metadata"].get("namespace", "default") == namespace]
         cluster.kubectl.within(namespace)("apply", "-f", "-", stdin=manifest(*chosen))
-    token = cluster.kubectl.within(home)("create", "token", rbac.ACCOUNT, "--duration", _TOKEN).out.strip()
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    return account_kubeconfig(cluster.kubectl, rbac.ACCOUNT, home, scratch / f"kubeconfig{suffix}"), suffix
+
+
+def account_kubeconfig(kubectl: Kubectl, account: str, namespace: str, path: Path) -> Path:
+    """Writes a kubeconfig by which a ServiceAccount reaches the same API server; returns its path."""
+    token = kubectl.within(namespace)("create", "token", account, "--duration", _TOKEN).out.strip()
+    config = yaml.safe_load(kubectl.kubeconfig.read_text())
     (context,) = (c for c in config["contexts"] if c["name"] == config["current-context"])
-    context["context"] |= {"user": rbac.ACCOUNT, "namespace": home}
-    config["users"] = [{"name": rbac.ACCOUNT, "user": {"token": token}}]
-    path = scratch / f"kubeconfig{suffix}"
+    context["context"] |= {"user": account, "namespace": namespace}
+    config["users"] = [{"name": account, "user": {"token": token}}]
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(config))
-    return path, suffix
+    return path
 
 
 def remove_rights(cluster: TestCluster, suffix: str) -> None:

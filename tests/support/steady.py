@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from support.doorway import Doorway
-from support.installation import eventually
 from support.load import Load
+from support.waiting import eventually
 
 __all__ = ["Work"]
 

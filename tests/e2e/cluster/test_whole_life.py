@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ import yaml
 from support.clusters import ROOT
 from support.doorway import Doorway
 from support.helm import CHART
-from support.installation import CRD, Site, eventually
+from support.installation import CRD, Site
 from support.kubectl import Kubectl, manifest
 from support.load import Load
 from support.steady import Work
+from support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -46,7 +46,6 @@ def swarm(site: Site, example: str, **compute: Any) -> Object:
     spec["compute"] |= {"replicas": 2, "cpus": "500m" if roomy else "150m", "memory": "512Mi"} | compute
     spec["transport"]["sharedMemory"]["size"] = "64Mi"
     spec["resource"] = {"cpus": "100m"}
-    spec["rollout"] = {"minReadySeconds": 0} if "minReadySeconds" in spec.get("rollout", {}) else {}
     return dict(made)
 
 
@@ -84,6 +83,16 @@ def settled(kubectl: Kubectl, count: int, generation: int = 0, name: str = NAME)
     status = kubectl.get("swarm", name).get("status", {})
     agents = pods(kubectl, "worker", name)
     return status.get("observedGeneration", 0) >= generation and len(agents) == count and all(map(is_ready, agents))
+
+
+def ended(kubectl: Kubectl, pod: str) -> str:
+    """Waits for a pod's end, and says which one it was."""
+
+    def phase() -> str:
+        found = str(kubectl.get("pod", pod).get("status", {}).get("phase", ""))
+        return found if found in ("Succeeded", "Failed") else ""
+
+    return str(eventually(phase, f"the end of the pod {pod}"))
 
 
 def python(kubectl: Kubectl, pod: str, code: str) -> str:
@@ -196,14 +205,8 @@ def test_work_from_a_pod_is_answered_rightly(site: Site, kubectl: Kubectl, work:
         },
     }
     kubectl("create", "-f", "-", stdin=manifest(pod))
-
-    def phase() -> str:
-        found = str(kubectl.get("pod", "client").get("status", {}).get("phase", ""))
-        return found if found in ("Succeeded", "Failed") else ""
-
-    ended = eventually(phase, "the client's end", 120)
+    assert ended(kubectl, "client") == "Succeeded", kubectl("logs", "client").out
     said = kubectl("logs", "client").out
-    assert ended == "Succeeded", said
     assert "all right" in said
     kubectl("delete", "pod", "client")
     kubectl("delete", "secret", "connection")
@@ -430,10 +433,7 @@ def python_on_node(site: Site, kubectl: Kubectl, code: str) -> str:
         stdin=manifest({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "look"}, "spec": spec}),
     )
     try:
-        end = time.monotonic() + 90
-        while (pod := kubectl.get("pod", "look"))["status"].get("phase") not in ("Succeeded", "Failed"):
-            assert time.monotonic() < end, pod["status"]
-            time.sleep(0.5)
+        ended(kubectl, "look")
         return kubectl("logs", "look").out.strip()
     finally:
         kubectl("delete", "pod", "look", "--wait=false")
