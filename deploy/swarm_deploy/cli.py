@@ -19,7 +19,7 @@ import typer
 
 from swarm_deploy import __version__
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "module_of"]
 
 #: Command -> its line of help, in the order of `swarm --help`.
 COMMANDS = {
@@ -38,7 +38,13 @@ COMMANDS = {
     "kernels": "List the kernels, what they take and what they do.",
     "cache": "Show, warm or clear the cache of compiled kernels.",
     "connection": "Write a file by which a program without a kubeconfig connects to a swarm.",
+    "rotate-keys": "Ask for new CURVE keys; old and new are both taken for security.keyOverlap.",
 }
+
+
+def module_of(command: str) -> str:
+    """The module of a command, and the function in it."""
+    return command.replace("-", "_")
 
 
 def _root(
@@ -60,8 +66,8 @@ def _app(asked: str | None) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for name, line in COMMANDS.items():
         if name == asked:
-            module = importlib.import_module(f"swarm_deploy.commands.{name}")
-            app.command(name)(getattr(module, name))
+            module = importlib.import_module(f"swarm_deploy.commands.{module_of(name)}")
+            app.command(name)(getattr(module, module_of(name)))
         else:
             app.command(name, help=line)(_not_asked_for)
     return app

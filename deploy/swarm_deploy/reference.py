@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from swarm_deploy.cli import COMMANDS
+from swarm_deploy.cli import COMMANDS, module_of
 from swarm_deploy.metrics_reference import metrics_reference
 
 __all__ = ["commands_reference", "main", "swarm_reference"]
@@ -91,7 +91,7 @@ def commands_reference() -> str:
     """Each command with its docstring and its options."""
     lines = ["# The `swarm` command", "", "Also `kubectl swarm`. Generated from the commands themselves.", ""]
     for name in COMMANDS:
-        function = getattr(importlib.import_module(f"swarm_deploy.commands.{name}"), name)
+        function = getattr(importlib.import_module(f"swarm_deploy.commands.{module_of(name)}"), module_of(name))
         lines += [f"## `swarm {name}`", "", inspect.getdoc(function) or "", ""]
         lines += ["| option | default | |", "|---|---|---|"]
         hints = get_type_hints(function, include_extras=True)

@@ -42,7 +42,6 @@ _LATER: Final = "not implemented in this version; leave it out"
 
 #: Field -> whether the spec uses it beyond what is implemented.
 _NOT_YET: Final[dict[str, Callable[[SwarmSpec], bool]]] = {
-    "spec.security.keyRotation": lambda s: s.security.key_rotation is not None,
     "spec.security.allowPickle": lambda s: s.security.allow_pickle,
 }
 

@@ -13,8 +13,10 @@ from swarm_agents.config import AGENT_PORT, Settings
 from swarm_operator.capacity import Demand
 
 if TYPE_CHECKING:
+    from swarm_operator.keyrecord import Record
     from swarm_operator.placing import Placing
     from swarm_operator.rollback import Course
+    from swarm_operator.rotation import Turn
 
 __all__ = [
     "Action",
@@ -35,6 +37,7 @@ __all__ = [
     "ResumePod",
     "RolePlan",
     "StartGang",
+    "TurnKeys",
 ]
 
 
@@ -86,6 +89,19 @@ class EnsureKeys(Action):
 
     def describe(self) -> str:
         return f"Ensure {self.kind}/{self.name}" + (f" ({', '.join(self.missing)})" if self.missing else "")
+
+
+@dataclass(frozen=True)
+class TurnKeys(Action):
+    """Take the renewal of the keys to its next stage, if the Secret is still in the one that was observed."""
+
+    #: After the children: the Secret is whole then.
+    stage: ClassVar[int] = 1
+    before: Record
+    to: Record
+
+    def describe(self) -> str:
+        return f"Renew the keys in {self.kind}/{self.name}: from {self.before.stage} to {self.to.stage}"
 
 
 @dataclass(frozen=True)
@@ -251,5 +267,7 @@ class Plan:
     resource: RolePlan = RolePlan()
     #: What placement came to; None for a Swarm that is not carried out. For the status alone.
     placing: Placing | None = None
+    #: What it does about the swarm's keys; None for a Swarm that is not carried out.
+    turn: Turn | None = None
     #: Why something is not done yet, for people: nodes, pods or objects that stand in the way.
     blocked: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ class _Status(msgspec.Struct):
     numa_nodes: tuple[int, ...] | None = msgspec.field(name="numaNodes", default=None)
     unfit: str = ""
     failing: _Failing = msgspec.field(default_factory=_Failing)
+    keys: tuple[str, str] = ("", "")
 
 
 class _Pushed(msgspec.Struct):
@@ -189,6 +190,7 @@ class Agents:
             unfit=worker.unfit[:500],
             failing=gravest.probability,
             failing_why="; ".join(gravest.reasons)[:300],
+            keys=next((status.keys for status in said if status.keys[0]), ("", "")),
         )
 
     async def _asked(

@@ -20,7 +20,7 @@ from swarm_operator.api.read import read_spec
 from swarm_operator.audit import Anchor
 from swarm_operator.autoscale import Decision
 from swarm_operator.gang import GangView
-from swarm_operator.keys import KeyMemory, examine
+from swarm_operator.keys import KeyMemory, observe
 from swarm_operator.kube import Api
 from swarm_operator.policy import OPEN, Policy
 from swarm_operator.reflector import Reflector
@@ -130,7 +130,7 @@ class Cache:
         pods = tuple(v for v in self.store("Pod", key.namespace).of(key) if isinstance(v, PodView))
         objects = objects_of((self.store(kind, key.namespace) for kind in CHILD_KINDS), key)
         data = secret_data(objects.get(("Secret", names.secret(key.name))))
-        keys = examine(data)
+        keys = observe(data)
         if not keys.missing:
             self._memory.remember(swarm.uid, data)
         return Snapshot(
@@ -194,4 +194,5 @@ class Cache:
 
 
 def _only_status(old: SwarmView, new: SwarmView) -> bool:
-    return (old.uid, old.generation, old.deleting, old.spec) == (new.uid, new.generation, new.deleting, new.spec)
+    same = (old.uid, old.generation, old.deleting, old.spec) == (new.uid, new.generation, new.deleting, new.spec)
+    return same and old.rotate_keys == new.rotate_keys

@@ -42,12 +42,14 @@ from swarm_operator.actions import (
     RepairPod,
     ResumePod,
     StartGang,
+    TurnKeys,
 )
 from swarm_operator.agents import Agents
 from swarm_operator.cache import Cache
-from swarm_operator.keys import KeyMemory, complete
+from swarm_operator.keys import KeyMemory, complete, keep_record, observe, turned
 from swarm_operator.kube import Api, ApiError, NotLeader
 from swarm_operator.names import Key
+from swarm_operator.rotation import wishes
 from swarm_operator.snapshot import Refused, Snapshot
 from swarm_operator.starter import Starter
 from swarm_operator.views import AgentReport, ObjectView, PodView, View, decode, secret_data
@@ -167,6 +169,8 @@ class Executor:
                 await self._apply(action, snapshot)
             case EnsureKeys():
                 await self._ensure_keys(action, snapshot)
+            case TurnKeys():
+                await self._turn_keys(action, snapshot)
             case CreatePod():
                 await self._create_pod(action, snapshot)
             case RepairPod():
@@ -238,19 +242,32 @@ class Executor:
         if action.exists:
             there = await self._read(action.kind, action.name, snapshot)
         have = secret_data(there) if isinstance(there, ObjectView) else {}
-        keys = self._new_keys(have, self._memory.of(uid))
+        memory = self._memory.of(uid)
+        asked = wishes(snapshot.swarm, snapshot.spec).asked if snapshot.spec else ""
+        keys = keep_record(self._new_keys(have, memory), have, memory, asked, self._now())
+        await self._write_keys(keys, snapshot, action.remove)
+
+    async def _turn_keys(self, action: TurnKeys, snapshot: Snapshot) -> None:
+        """Only from the stage that the plan was made in: a plan that was made twice must not make keys twice."""
+        there = await self._read(action.kind, action.name, snapshot)
+        have = secret_data(there) if isinstance(there, ObjectView) else {}
+        state = observe(have)
+        if there is None or state.missing or state.record != action.before:
+            return
+        keys = turned(have, action.to)
+        await self._write_keys(keys, snapshot, {}, there.resource_version)
+        log.info("the keys are renewed", swarm=str(snapshot.key), stage=str(action.to.stage))
+
+    async def _write_keys(
+        self, keys: dict[str, str], snapshot: Snapshot, remove: dict[str, Any], version: str = ""
+    ) -> None:
         data = {name: base64.b64encode(value.encode()).decode() for name, value in sorted(keys.items())}
-        await self._apply(
-            Apply(
-                action.kind,
-                action.name,
-                objects.secret_manifest(snapshot.swarm, data),
-                exists=True,
-                remove=action.remove,
-            ),
-            snapshot,
-        )
-        self._memory.remember(uid, keys)
+        manifest = objects.secret_manifest(snapshot.swarm, data)
+        if version:  # refused if somebody has written meanwhile
+            manifest["metadata"]["resourceVersion"] = version
+        name = manifest["metadata"]["name"]
+        await self._apply(Apply("Secret", name, manifest, exists=True, remove=remove), snapshot)
+        self._memory.remember(snapshot.swarm.uid, keys)
 
     async def _read(self, kind: str, name: str, snapshot: Snapshot) -> ObjectView | None:
         try:
@@ -327,7 +344,8 @@ class Executor:
 
 def _said(report: AgentReport) -> tuple[Any, ...]:
     place = report.cores, report.exclusive, report.cores_code, report.numa, report.unfit
-    return report.settings, report.state, report.failures, report.drain_since, place, report.failing, report.failing_why
+    fears = report.failing, report.failing_why
+    return report.settings, report.state, report.failures, report.drain_since, place, fears, report.keys
 
 
 def _read(kind: str, answer: bytes) -> View:

@@ -71,7 +71,7 @@ _TOLD: Final = {
 }
 
 #: What changes what an agent says of itself when it is asked.
-_MOVED: Final = frozenset({"CoresChanged", "FailurePredicted", "PlacementMet", "PlacementUnmet"})
+_MOVED: Final = frozenset({"CoresChanged", "FailurePredicted", "KeysServed", "PlacementMet", "PlacementUnmet"})
 
 log = structlog.get_logger("gather")
 

@@ -16,9 +16,19 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from swarm_operator.snapshot import KEY_NAMES, KeyState
+from swarm_agents.config import key_fingerprint
+from swarm_operator.keyrecord import (
+    KEY_NAMES,
+    NEXT_NAMES,
+    RECORD,
+    KeyState,
+    Record,
+    Stage,
+    read_record,
+    write_record,
+)
 
-__all__ = ["KeyMemory", "complete", "examine", "make_pair", "make_token"]
+__all__ = ["KeyMemory", "complete", "examine", "keep_record", "make_pair", "make_token", "observe", "turned"]
 
 _Z85: Final = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{32,128}")
@@ -62,6 +72,83 @@ def examine(data: Mapping[str, str]) -> KeyState:
         missing.append("token")
     hub = data.get("hub.public", "") if "hub.public" not in missing else ""
     return KeyState(missing=tuple(name for name in KEY_NAMES if name in missing), hub_public=hub)
+
+
+def observe(data: Mapping[str, str]) -> KeyState:
+    """`examine`, and how far the renewal of the keys is."""
+    state, record, following = examine(data), read_record(data.get(RECORD, "")), _next(data)
+    missing = list(state.missing)
+    hub, client = following.get("hub.public", ""), following.get("client.public", "")
+    if record is None:
+        missing.append(RECORD)
+    elif record.stage.has_next and not following:
+        missing += NEXT_NAMES
+    return KeyState(
+        missing=tuple(missing),
+        hub_public=state.hub_public,
+        fingerprint="" if state.missing else key_fingerprint(data["hub.public"], data["client.public"]),
+        next_hub_public=hub,
+        next_fingerprint=key_fingerprint(hub, client),
+        record=record,
+    )
+
+
+def _next(data: Mapping[str, str]) -> dict[str, str]:
+    """The next set under the names that it will have; empty unless it is whole."""
+    found = {name.removeprefix("next."): data.get(name, "") for name in NEXT_NAMES}
+    return {} if set(examine(found).missing) - {"token"} else found
+
+
+def keep_record(
+    keys: Mapping[str, str],
+    have: Mapping[str, str],
+    remembered: Mapping[str, str],
+    asked: str,
+    now: float,
+    pair: Callable[[], tuple[str, str]] = make_pair,
+) -> dict[str, str]:
+    """Keys that `complete` has made of a Secret, with the record of their renewal, and the next set where it is due.
+
+    `asked`: the request that stands when keys are made for the first time: those are new anyhow.
+    """
+    out = {name: keys[name] for name in KEY_NAMES}
+    record = read_record(have.get(RECORD, "")) or read_record(remembered.get(RECORD, ""))
+    if record is None:
+        record = Record(made=int(now), since=int(now), asked="" if have else asked)
+    elif out["hub.secret"] not in (have.get("hub.secret"), remembered.get("hub.secret")):
+        record = Record(made=int(now), since=int(now), asked=record.asked, count=record.count)
+    if record.stage.has_next:
+        following = _next(have) or _next(remembered) or _new_next(pair)
+        out |= {f"next.{name}": value for name, value in following.items()}
+    return {**out, RECORD: write_record(record)}
+
+
+def _new_next(pair: Callable[[], tuple[str, str]]) -> dict[str, str]:
+    (hub, hub_secret), (client, client_secret) = pair(), pair()
+    return {
+        "hub.public": hub,
+        "hub.secret": hub_secret,
+        "client.public": client,
+        "client.secret": client_secret,
+    }
+
+
+def turned(have: Mapping[str, str], to: Record, pair: Callable[[], tuple[str, str]] = make_pair) -> dict[str, str]:
+    """A Secret's data in the next stage: a next set is made as it begins, and is the set once the old one ends.
+
+    Raises:
+        ValueError: the Secret is not whole; it is repaired first.
+    """
+    if observe(have).missing:
+        raise ValueError("the Secret is not whole")
+    out, following = {name: have[name] for name in KEY_NAMES}, _next(have)
+    if to.stage is Stage.OFFERED:
+        following = _new_next(pair)
+    elif to.stage is Stage.ENDING:
+        out |= following
+    if to.stage.has_next:
+        out |= {f"next.{name}": value for name, value in following.items()}
+    return {**out, RECORD: write_record(to)}
 
 
 def complete(

@@ -21,6 +21,7 @@ __all__ = [
     "ANNOTATION_NODE",
     "ANNOTATION_READY",
     "ANNOTATION_RECORD",
+    "ANNOTATION_ROTATE_KEYS",
     "AUTOSCALER",
     "FIELD_MANAGER",
     "GANG_GATE",
@@ -71,6 +72,8 @@ ANNOTATION_FAILED: Final = f"{_PREFIX}/failed"
 GANG_GATE: Final = f"{_PREFIX}/gang"
 #: The facts of an Event, as JSON.
 ANNOTATION_RECORD: Final = f"{_PREFIX}/record"
+#: On a Swarm: whoever gives it another value asks for new keys.
+ANNOTATION_ROTATE_KEYS: Final = f"{_PREFIX}/rotate-keys"
 #: Whose audit trail a ConfigMap holds a part of.
 LABEL_AUDIT: Final = f"{_PREFIX}/audit"
 #: On a pod of somebody else's: the swarm whose hubs it may reach.

@@ -30,6 +30,7 @@ from swarm_operator.api.fields import seconds
 from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.drift import as_wanted, excess, waits_for
 from swarm_operator.foresight import asks_again, foresee
+from swarm_operator.keyrecord import KEY_NAMES, NEXT_NAMES, RECORD
 from swarm_operator.nodes import kept_nodes, losses, matching_nodes, may_start
 from swarm_operator.pinning import asks
 from swarm_operator.placing import Placing, remembered, settle
@@ -38,8 +39,9 @@ from swarm_operator.private_board import in_pod
 from swarm_operator.resource_plan import decide_resource
 from swarm_operator.rollback import course_of, judge
 from swarm_operator.rollout import Agent, Decision, Target, budget, decide
-from swarm_operator.settings import hub_of, settings_of
-from swarm_operator.snapshot import KEY_NAMES, Snapshot
+from swarm_operator.rotation import turn
+from swarm_operator.settings import hubs_of, settings_of
+from swarm_operator.snapshot import Snapshot
 from swarm_operator.views import PodView
 
 __all__ = ["agents_of", "plan"]
@@ -107,11 +109,12 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     going = {agent.pod.uid for d in decisions.values() for agent in (*d.drain, *(agent for agent, _ in d.delete))}
     # A hub in a pod that drains still owes others the answers to what it was sent; it sends word that it takes no more.
     ending = {agent.pod.uid for decision in decisions.values() for agent, _ in decision.delete}
-    hubs = [
-        hub_of(agent.pod, spec, snapshot.keys.hub_public)
+    having_hubs = [
+        agent
         for agent in by_role[Role.COMPUTE if in_pod(spec) else Role.RESOURCE]
         if agent.alive and agent.running and not agent.lost and agent.pod.uid not in (ending if in_pod(spec) else going)
     ]
+    hubs = [door for agent in having_hubs for door in hubs_of(agent.pod, spec, snapshot.keys)]
     wanted_nodes = sum(may_start(node) or _has_agent(by_role[Role.RESOURCE], name) for name, node in nodes.items())
     verdict = judge(
         snapshot,
@@ -142,8 +145,10 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
     asked, look_again = asks(spec, agents, going, now)
     fearing, fear_again = asks_again(spec, agents, going, now)
     actions += [*pushes, *asked, *fearing]
+    turned = turn(swarm, spec, snapshot.keys, (a for a in having_hubs if a.pod.ready), acknowledged, now)
+    actions += turned.actions
     silent = troubles.look_again(snapshot.pods, now)
-    requeue += [delay for delay in (wait, look_again, fear_again, silent) if delay is not None]
+    requeue += [delay for delay in (wait, look_again, fear_again, silent, turned.again_in) if delay is not None]
     return Plan(
         actions=tuple(sorted(actions, key=lambda action: action.stage)),
         requeue_after=min(requeue, default=None),
@@ -153,6 +158,7 @@ def plan(snapshot: Snapshot, now: float) -> Plan:
         settings_revision=wanted_settings,
         acknowledged=acknowledged,
         heard=heard,
+        turn=turned,
         compute=_counts(agents, Role.COMPUTE, compute.count, revision),
         standby=_counts(agents, Role.STANDBY, standby.count, revision),
         resource=_counts(agents, Role.RESOURCE, wanted_nodes, revision),
@@ -315,7 +321,8 @@ def _keys(snapshot: Snapshot, blocked: list[str]) -> list[Action]:
         return [EnsureKeys("Secret", name, snapshot.keys.missing)]
     manifest = objects.secret_manifest(snapshot.swarm, {})
     have = observed.body.get("data") or {}
-    extra: dict[str, Any] = {key: None for key in have if key not in KEY_NAMES}
+    allowed = (*KEY_NAMES, RECORD, *(NEXT_NAMES if snapshot.keys.stage.has_next else ()))
+    extra: dict[str, Any] = {key: None for key in have if key not in allowed}
     remove = {"data": extra} if extra else {}
     if snapshot.keys.missing or remove or not as_wanted({**manifest, "data": {}}, observed):
         return [EnsureKeys("Secret", name, snapshot.keys.missing, exists=True, remove=remove)]

@@ -11,22 +11,24 @@ from collections.abc import Iterable
 from swarm_agents.config import Checkpoints, Failover, Hub, Runtime, Sensing, Settings, Transport
 from swarm_operator.api.fields import seconds, size_bytes
 from swarm_operator.api.v1alpha1 import SwarmSpec
+from swarm_operator.keyrecord import KeyState
 from swarm_operator.private_board import in_pod, kept_bytes
+from swarm_operator.rotation import doors
 from swarm_operator.views import PodView, SwarmView
 
-__all__ = ["hub_of", "settings_of"]
+__all__ = ["hubs_of", "settings_of"]
 
 
-def hub_of(pod: PodView, spec: SwarmSpec, public_key: str) -> Hub:
-    """Where a resource agent listens, or the hub in a compute agent's pod: then the pod is the node's name."""
+def hubs_of(pod: PodView, spec: SwarmSpec, keys: KeyState) -> tuple[Hub, ...]:
+    """Where a resource agent listens, or the hub in a compute agent's pod: then the pod is the node's name.
+
+    There are two addresses of it while the keys are renewed; see `rotation`.
+    """
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
     zeromq = spec.transport.zeromq
-    return Hub(
-        node=pod.board,
-        address=f"tcp://{host}:{zeromq.port}",
-        public_key=public_key if zeromq.encryption == "Curve" else "",
-        rest=f"http://{host}:{zeromq.rest_port}",
-    )
+    hub = Hub(node=pod.board, address=f"tcp://{host}:{zeromq.port}", rest=f"http://{host}:{zeromq.rest_port}")
+    ports = Transport(hub_port=zeromq.port, rest_port=zeromq.rest_port)
+    return doors(hub, ports, keys, zeromq.encryption == "Curve")
 
 
 def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable[Hub]) -> Settings:

@@ -11,24 +11,12 @@ from swarm_operator.api.v1alpha1 import SwarmSpec
 from swarm_operator.audit import Anchor
 from swarm_operator.autoscale import Decision
 from swarm_operator.gang import GangView
+from swarm_operator.keyrecord import KEY_NAMES, KeyState
 from swarm_operator.names import Key
 from swarm_operator.policy import OPEN, Policy
 from swarm_operator.views import AgentReport, NodeView, ObjectView, PodView, SwarmView
 
 __all__ = ["KEY_NAMES", "KeyState", "Refused", "Snapshot"]
-
-#: The Secret's keys, which the agents read as files.
-KEY_NAMES = ("hub.public", "hub.secret", "client.public", "client.secret", "token")
-
-
-@dataclass(frozen=True)
-class KeyState:
-    """The Secret's content, examined. The secrets themselves stay out of plans and logs."""
-
-    #: Which of `KEY_NAMES` are missing, malformed, or do not belong to their other half.
-    missing: tuple[str, ...] = KEY_NAMES
-    #: The hubs' CURVE public key (Z85), empty when it is missing.
-    hub_public: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ class Snapshot:
     objects: Mapping[tuple[str, str], ObjectView] = field(default_factory=dict)
     #: By the pod's UID; stale ones (of another start of the pod) may be among them.
     agents: Mapping[str, AgentReport] = field(default_factory=dict)
-    keys: KeyState = KeyState()
+    keys: KeyState = field(default_factory=KeyState)
     #: Where its audit trail ends; None while that is not known.
     audit: Anchor | None = None
     #: What the autoscaler decided last, for the status alone; None while it has nothing to say.

@@ -16,6 +16,7 @@ from swarm_operator.accept import INVALID
 from swarm_operator.actions import Plan, RolePlan
 from swarm_operator.api.fields import seconds
 from swarm_operator.autoscale_status import autoscaling_block, autoscaling_condition
+from swarm_operator.keys_status import keys_block, keys_condition
 from swarm_operator.pinning import cores_listed
 from swarm_operator.placed import placement_conditions
 from swarm_operator.plan import agents_of
@@ -106,6 +107,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         *foresight.condition(snapshot.spec, agents, now),
         *autoscaling_condition(snapshot, _refused(snapshot)),
         _pod_security(snapshot),
+        keys_condition(snapshot, plan),
         *placement_conditions(snapshot, plan, agents),
     ]
     settings = plan.settings_revision
@@ -125,6 +127,7 @@ def status_of(snapshot: Snapshot, plan: Plan, failures: Sequence[str], now: floa
         "observedSettings": settings if plan.heard and plan.acknowledged else observed.get("observedSettings", ""),
         "conditions": _with_times(conditions, observed.get("conditions") or [], snapshot.swarm.generation, now),
         **autoscaling_block(snapshot),
+        **keys_block(snapshot),
     } | ({"audit": audit} if audit else {})
 
 

@@ -21,7 +21,12 @@ import msgspec
 from msgspec import Struct, field
 
 from swarm_agents.config import AGENT_PORT, HUB_AGENT_PORT
-from swarm_operator.names import ANNOTATION_GANG, ANNOTATION_GANG_FAILED, ANNOTATION_INSTEAD
+from swarm_operator.names import (
+    ANNOTATION_GANG,
+    ANNOTATION_GANG_FAILED,
+    ANNOTATION_INSTEAD,
+    ANNOTATION_ROTATE_KEYS,
+)
 from swarm_operator.quantities import amounts
 
 __all__ = [
@@ -75,6 +80,8 @@ class SwarmView(Struct, frozen=True):
     status: dict[str, Any]
     #: Who has written to it, but for the status.
     managers: tuple[Manager, ...] = ()
+    #: Its annotation that asks for new keys.
+    rotate_keys: str = ""
 
 
 class PodView(Struct, frozen=True, gc=False):
@@ -204,6 +211,8 @@ class AgentReport(Struct, frozen=True):
     #: The probability that it fails soon, as it reckons itself, and why.
     failing: float = 0.0
     failing_why: str = ""
+    #: Fingerprints of the keys that its hub serves, at its port and at its second one.
+    keys: tuple[str, str] = ("", "")
 
 
 # What follows mirrors the wire as far as it is read.
@@ -433,6 +442,7 @@ def swarm_view(raw: bytes | msgspec.Raw) -> SwarmView:
             for entry in body["metadata"].get("managedFields") or ()
             if entry.get("subresource") != "status"
         ),
+        rotate_keys=meta.annotations.get(ANNOTATION_ROTATE_KEYS, ""),
     )
 
 

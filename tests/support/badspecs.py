@@ -129,6 +129,7 @@ FULL: Final[dict[str, Any]] = {
             {"to": {"pods": {"app": "db"}, "namespaces": {"team": "risk"}}},
         ],
         "keyRotation": "24h",
+        "keyOverlap": "10m",
         "allowPickle": False,
     },
     "rollout": {

@@ -112,6 +112,8 @@ LIVE: dict[str, Entry] = {
     "runtime.spin": Entry({"runtime": {"spin": "10us"}}, agents=True),
     "security.clients": Entry({"security": {"clients": [{"pods": {"app": "ui"}}]}}),
     "security.egress": Entry({"security": {"egress": [{"to": {"cidr": "10.0.0.0/8"}}]}}),
+    "security.keyOverlap": Entry({"security": {"keyOverlap": "20m"}}),
+    "security.keyRotation": Entry({"security": {"keyRotation": "24h"}}),
     "security.networkPolicy": Entry({"security": {"networkPolicy": False}}),
     "state.checkpointInterval": Entry({"state": {"checkpointInterval": "500ms"}}, _STATE, agents=True),
     "suspend": Entry({"suspend": True}, agents=True, count=True),

@@ -46,6 +46,7 @@ __all__ = [
     "Name",
     "Short",
     "Size",
+    "bounds",
     "duration",
     "fixed",
     "live",
@@ -173,13 +174,16 @@ def seconds(text: str) -> float:
 
 def duration(change: Change, default: str, text: str, low: str, high: str) -> Any:
     """A duration field, bounded (inclusive) in the API server and here."""
-    message = f"must be a duration from {low} to {high}, such as {default}"
+    return _field(change, default, f"{text} From {low} to {high}.", bounds(low, high, default), {})
+
+
+def bounds(low: str, high: str, example: str) -> dict[str, Any]:
+    """The schema of a duration within these bounds (inclusive)."""
     rule = {
         "rule": f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')",
-        "message": message,
+        "message": f"must be a duration from {low} to {high}, such as {example}",
     }
-    extra = {RULES: [rule], BOUNDS: [low, high]}
-    return _field(change, default, f"{text} From {low} to {high}.", extra, {})
+    return {RULES: [rule], BOUNDS: [low, high]}
 
 
 def size_bytes(text: str | int) -> int:

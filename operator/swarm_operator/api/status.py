@@ -74,6 +74,18 @@ class AuditAnchor(Model):
     head: Annotated[str, Field(max_length=64)] = plain("", "Hash of the last one.")
 
 
+class KeysStatus(Model):
+    """The swarm's CURVE keys, by fingerprint."""
+
+    fingerprint: Annotated[str, Field(max_length=16)] = plain("", "Of the keys that hold.")
+    made_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = plain(..., "Since when they hold.")
+    renewals: int = plain(0, "How often they were renewed.", ge=0)
+    stage: Literal["Steady", "Offered", "Overlapping", "Ending", "Returning"] = plain(
+        "Steady", "How far their renewal is; see the condition KeysRenewing."
+    )
+    next_fingerprint: Annotated[str, Field(max_length=16)] = plain("", "Of the keys that follow them.")
+
+
 class SwarmStatus(Model):
     """What the operator has observed."""
 
@@ -97,11 +109,12 @@ class SwarmStatus(Model):
         max_length=32,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["agent"]},
     )
+    keys: KeysStatus | None = plain(None, "The keys by which hubs and clients know each other.")
     audit: AuditAnchor | None = plain(None, "Where the audit trail ends: by this its truncation is found.")
     conditions: list[Condition] = plain(
         [],
         "Accepted, Ready, Progressing, Degraded, Suspended, RolledBack, FailurePredicted, Autoscaling, "
-        "PodSecurity, Placed, Pinned, NumaAligned, TopologyRejected.",
+        "PodSecurity, KeysRenewing, Placed, Pinned, NumaAligned, TopologyRejected.",
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )

@@ -26,6 +26,7 @@ from swarm_operator.api.fields import (
     Model,
     Name,
     Size,
+    bounds,
     duration,
     fixed,
     live,
@@ -314,7 +315,19 @@ class Security(Model):
     egress: list[Egress] = live(
         [], "Whom the agents' kernels may reach beside them, such as a store of data (networkPolicy).", max_length=16
     )
-    key_rotation: Duration | None = plain(None, "How often the CURVE keys are renewed; never when left out.")
+    key_rotation: Duration | None = live(
+        None,
+        "How old the CURVE keys may become before they are renewed, from 10m to 8760h; as old as they like when left "
+        "out. The annotation agentswarm.dev/rotate-keys, given another value, renews them as well.",
+        schema=bounds("10m", "8760h", "720h"),
+    )
+    key_overlap: Duration = duration(
+        Change.LIVE,
+        "10m",
+        "How long the old keys are still taken beside the new ones, so that clients outside can be given these.",
+        "0s",
+        "168h",
+    )
     allow_pickle: bool = rolling(False, "Let clients submit pickled functions: whoever may submit then runs any code.")
 
 

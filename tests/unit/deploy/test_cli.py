@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from swarm_deploy.cli import COMMANDS
+from swarm_deploy.cli import COMMANDS, module_of
 
 
 def swarm(*words: str) -> subprocess.CompletedProcess[str]:
@@ -19,7 +19,7 @@ def swarm(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_its_function_and_the_line_of_help_it_is_listed_with(name: str) -> None:
-    function = getattr(importlib.import_module(f"swarm_deploy.commands.{name}"), name)
+    function = getattr(importlib.import_module(f"swarm_deploy.commands.{module_of(name)}"), module_of(name))
     assert (inspect.getdoc(function) or "").splitlines()[0] == COMMANDS[name]
 
 

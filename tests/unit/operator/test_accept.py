@@ -18,7 +18,6 @@ from swarm_operator.plan import plan
 from swarm_operator.status import status_of
 
 USES: dict[str, dict[str, Any]] = {
-    "spec.security.keyRotation": {"security": {"keyRotation": "24h"}},
     "spec.security.allowPickle": {"security": {"allowPickle": True}},
 }
 

@@ -50,6 +50,7 @@ def test_a_settled_swarm_is_ready_and_says_nothing_is_wrong() -> None:
         ("Degraded", "False"),
         ("Suspended", "False"),
         ("PodSecurity", "False"),
+        ("KeysRenewing", "Unknown"),
         ("Placed", "True"),
         ("Pinned", "Unknown"),
         ("TopologyRejected", "False"),
