@@ -26,6 +26,7 @@ ACTIONS: Final = (
     "RepairPod",
     "ResumePod",
     "StartGang",
+    "TurnKeys",
 )
 ROLES: Final = ("compute", "standby", "resource")
 STATES: Final = ("desired", "ready")
@@ -39,6 +40,7 @@ CONDITIONS: Final = (
     "FailurePredicted",
     "Autoscaling",
     "PodSecurity",
+    "KeysRenewing",
     "Placed",
     "Pinned",
     "NumaAligned",

@@ -132,7 +132,7 @@ def check(world: World) -> None:
             assert set(hub.served) - {""} <= holds
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(events=EVENTS)
 def test_no_order_of_events_has_a_hub_without_the_keys_that_are_in_use_and_each_renewal_ends(
     events: list[tuple[str, int]],
