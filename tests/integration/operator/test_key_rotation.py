@@ -137,7 +137,7 @@ async def _more(load: Load, answered: int) -> bool:
 def _told(kubectl: Kubectl, logs: Path) -> str:
     """All that anybody may read of it: objects, events, and logs."""
     found = [path.read_text() for path in logs.glob("operator-*.log")]
-    found.append(kubectl("get", "swarms,configmaps,pods,events,controllerrevisions", "-o", "json"))
-    for pod in kubectl("get", "pods", "-o", "name").split():
-        found.append(kubectl("logs", pod, "--all-containers"))
+    found.append(kubectl("get", "swarms,configmaps,pods,events,controllerrevisions", "-o", "json").out)
+    for pod in kubectl("get", "pods", "-o", "name").out.split():
+        found.append(kubectl("logs", pod, "--all-containers").out)
     return "\n".join(found)
