@@ -79,7 +79,7 @@ def test_agent_and_hub_have_names_and_ports_of_their_own_and_take_the_pod_for_th
     assert agent.shm_dir == hub.shm_dir
     containers = pod_of(MEMORY)["spec"]["containers"]
     ports = [port for container in containers for port in container["ports"]]
-    assert len({port["name"] for port in ports}) == len({port["containerPort"] for port in ports}) == len(ports) == 5
+    assert len({port["name"] for port in ports}) == len({port["containerPort"] for port in ports}) == len(ports) == 4
     for container, port in zip(containers, ("http", "hub-http"), strict=True):
         probes = [container[probe]["httpGet"]["port"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
         assert probes == [port] * 3
