@@ -22,9 +22,9 @@ from swarm_agents.client.session import Session
 from swarm_agents.errors import Unreachable, WrongKey
 from swarm_deploy.connect import resolve
 
-pytestmark = [pytest.mark.slow, pytest.mark.embedded, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.embedded, pytest.mark.timeout(600)]
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 ROTATIONS = 3
 
 
