@@ -25,7 +25,7 @@ from swarm_deploy.connect import resolve
 pytestmark = [pytest.mark.slow, pytest.mark.embedded, pytest.mark.timeout(600)]
 
 PATIENCE = 240.0
-ROTATIONS = 3
+ROTATIONS = 2
 
 
 async def _keys(client: Client) -> dict[str, Any]:
@@ -37,7 +37,7 @@ async def _secret(client: Client) -> dict[str, str]:
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
 
-async def test_keys_are_renewed_three_times_under_load_and_by_an_operator_that_is_killed_at_each_stage(
+async def test_keys_are_renewed_twice_under_load_and_by_an_operator_that_is_killed_at_each_stage(
     client: Client,
     cluster: TestCluster,
     start: Callable[..., Operator],
@@ -112,7 +112,7 @@ async def test_keys_are_renewed_three_times_under_load_and_by_an_operator_that_i
             hubs = tuple(msgspec.structs.replace(hub, public_key=server) for hub in now.hubs)
             stale = msgspec.structs.replace(old, board=None, hubs=hubs, server_key=server)
             with pytest.raises((WrongKey, Unreachable)):
-                await asyncio.to_thread(Session, stale, timeout=3, retry_window=0)
+                await asyncio.to_thread(Session, stale, timeout=1.5, retry_window=0)
     entry = await asyncio.to_thread(
         lambda: Session(msgspec.structs.replace(now, board=None), timeout=10, retry_window=0)
     )
