@@ -132,8 +132,11 @@ class Site:
         return {
             "image": {"repository": repository, "tag": tag, "pullPolicy": self.images.pull_policy},
             "crds": {"keep": self.had_crd},
-            # a small node has to have room for the agents
-            "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
+            # a small node has to have room for the agents; one that gives a single core, for one that has it alone
+            "resources": {
+                "requests": {"cpu": "20m" if self.cpus >= 1.5 else "0", "memory": "96Mi"},
+                "limits": {"memory": "512Mi"},
+            },
             **more,
         }
 
