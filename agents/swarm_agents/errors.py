@@ -16,6 +16,7 @@ __all__ = [
     "DeadlineExceeded",
     "Fenced",
     "KernelError",
+    "NotEnoughMemory",
     "PayloadError",
     "PayloadTooLarge",
     "PortInUse",
@@ -56,6 +57,10 @@ class UnknownKernel(SwarmError, LookupError):
 
 class BadArguments(SwarmError, TypeError):
     """The arguments do not fit the kernel's signature."""
+
+
+class NotEnoughMemory(SwarmError, MemoryError):
+    """The call would need more memory than the agent can get: split it, or give the agents more."""
 
 
 class PayloadError(SwarmError, TypeError):

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from swarm_agents.compute import memory
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.signature import Signature
 from swarm_agents.errors import UnknownKernel
@@ -86,6 +87,8 @@ class Kernel:
         self.implementations: dict[str, Implementation] = {REFERENCE: Implementation(REFERENCE, reference)}
         #: Makes random arguments that fit; None for kernels whose effect is not a value.
         self.sample: Callable[[np.random.Generator], Call] | None = None
+        #: Says how many bytes a call allocates at most, its answer included; None: little beside its arguments.
+        self.needs: Callable[..., float] | None = None
         #: How often its tasks are begun, and when again; None: as the swarm's settings say.
         self.retry: Retry | None = None
         #: Seconds from a task's submission after which its answer is of no use; None: as long as it takes.
@@ -132,9 +135,12 @@ class Kernel:
 
         Raises:
             BadArguments: the arguments do not fit.
+            NotEnoughMemory: by what it `needs`, the call would take more than there is.
             Exception: whatever the kernel raises.
         """
         bound = self.signature.bind(args, kwargs or {})
+        if self.needs is not None:
+            memory.require(self.needs(**self.signature.defaults | bound), f"kernel {self.name}")
         if self.signature.takes_context:
             bound["ctx"] = ctx if ctx is not None else Context()
         chosen = self.choose(bound) if implementation is None else self.implementations[implementation]
@@ -143,6 +149,12 @@ class Kernel:
     def samples(self, function: Callable[[np.random.Generator], Call]) -> Callable[[np.random.Generator], Call]:
         """Decorates the function that makes random arguments for this kernel."""
         self.sample = function
+        return function
+
+    def memory(self, function: Callable[..., float]) -> Callable[..., float]:
+        """Decorates the function that says, for a call's arguments (with their defaults, without `ctx`), how many bytes
+        it allocates at most, so that a call beyond the agent's memory is refused before it allocates any."""
+        self.needs = function
         return function
 
     def implementation(

@@ -19,10 +19,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from swarm_agents.compute import memory
 from swarm_agents.errors import BadArguments
 
 __all__ = ["Between", "Dims", "Finite", "Parameter", "Signature"]
@@ -119,6 +120,7 @@ class Signature:
 
         Raises:
             BadArguments: too many, too few, an unknown name, or a value that does not fit.
+            NotEnoughMemory: a value has to be copied, and there is no room for it.
         """
         if not args and not kwargs and not self.parameters:
             return {}
@@ -234,16 +236,17 @@ def _array(hint: Any, marks: tuple[Any, ...]) -> tuple[str, _Check]:
     expected += " of finite values" if finite else ""
 
     def check(value: Any, extents: dict[str, int]) -> Any:
-        array = _to_array(value, dtype)
+        value = _checked(value, dtype)
         if dims is not None:
-            if array.ndim != len(dims.names):
-                raise _MisfitError(f"got an array of {array.ndim} dimensions, shape {array.shape}")
-            for name, extent in zip(dims.names, array.shape, strict=True):
+            if value.ndim != len(dims.names):
+                raise _MisfitError(f"got an array of {value.ndim} dimensions, shape {value.shape}")
+            for name, extent in zip(dims.names, value.shape, strict=True):
                 if extent == 0 and not dims.empty:
-                    raise _MisfitError(f"got an empty array, shape {array.shape}")
+                    raise _MisfitError(f"got an empty array, shape {value.shape}")
                 known = name if isinstance(name, int) else extents.setdefault(name, extent)
                 if extent != known:
-                    raise _MisfitError(f"got shape {array.shape}, where {name} is {known}")
+                    raise _MisfitError(f"got shape {value.shape}, where {name} is {known}")
+        array = _native(value, dtype)
         if finite and array.dtype.kind in "fc" and not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))[0].tolist()
             raise _MisfitError(f"got {array[tuple(bad)]} at index {bad}")
@@ -252,8 +255,8 @@ def _array(hint: Any, marks: tuple[Any, ...]) -> tuple[str, _Check]:
     return expected, check
 
 
-def _to_array(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
-    """A native, aligned, C-contiguous array of `dtype`; a copy only where the value is not one already."""
+def _checked(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """The value as an array that can be brought into `dtype` without loss."""
     if isinstance(value, bytes | bytearray | memoryview) and dtype == np.uint8:
         return np.frombuffer(value, np.uint8)
     if not isinstance(value, np.ndarray):
@@ -269,7 +272,18 @@ def _to_array(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
         raise _MisfitError("got an array of Python objects")
     if dtype is not None and not np.can_cast(value.dtype, dtype, "same_kind" if value.dtype.kind == "f" else "safe"):
         raise _MisfitError(f"got dtype {value.dtype}, which does not convert without loss")
+    return cast("np.ndarray[Any, Any]", value)
+
+
+def _native(value: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """Native, aligned, C-contiguous and of `dtype`; a copy only where the value is not that already.
+
+    Raises:
+        NotEnoughMemory: there is no room for the copy (an array that repeats itself by strides may be of any size).
+    """
     wanted = dtype if dtype is not None else value.dtype.newbyteorder("=")
+    if not (value.flags.c_contiguous and value.flags.aligned and value.dtype == wanted):
+        memory.require(value.size * wanted.itemsize, f"an array of shape {value.shape}, as {wanted},")
     return np.require(value, wanted, ["C_CONTIGUOUS", "ALIGNED"]).reshape(value.shape)
 
 

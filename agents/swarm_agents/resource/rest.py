@@ -66,6 +66,7 @@ _STATUS = {
     "BadArguments": 422,
     "PayloadError": 400,
     "PayloadTooLarge": 413,
+    "NotEnoughMemory": 413,
     "SwarmFull": 429,
     "WrongKey": 401,
     "ConnectionLost": 503,

@@ -50,6 +50,11 @@ def bootstrap(
     return {"var": var, "es": es, "level": level, "chunk": chunk}
 
 
+@bootstrap.memory
+def _(profits: Losses, resamples: int, **_: Any) -> float:
+    return 16.0 * resamples + 32.0 * len(profits)
+
+
 @bootstrap.samples
 def _(rng: np.random.Generator) -> Call:
     return call(

@@ -1,0 +1,68 @@
+"""The team: pieces on threads, results in order, errors not lost, and life after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numba
+import pytest
+
+from swarm_agents.compute import team
+
+
+@pytest.fixture(autouse=True)
+def _two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+
+
+def test_results_come_in_the_order_of_the_work() -> None:
+    assert team.run(lambda i: i * i, [(i,) for i in range(10)]) == [i * i for i in range(10)]
+
+
+def test_as_many_threads_work_as_numba_was_told_to_use() -> None:
+    meeting = threading.Barrier(3, timeout=10)
+    assert len(team.run(lambda _: meeting.wait(), [(i,) for i in range(3)])) == 3
+
+
+def test_within_a_limit_fewer_threads_work() -> None:
+    with team.limited(1):
+        assert set(team.run(lambda _: threading.get_ident(), [(i,) for i in range(5)])) == {threading.get_ident()}
+        assert team.pieces(100) == [(0, 100)]
+    assert team.threads() == 3
+
+
+def test_an_error_of_a_piece_is_raised_after_all_have_ended() -> None:
+    ended = []
+
+    def work(i: int) -> None:
+        if i == 1:
+            raise ValueError("piece 1")
+        ended.append(i)
+
+    with pytest.raises(ValueError, match="piece 1"):
+        team.run(work, [(i,) for i in range(3)])
+    assert sorted(ended) == [0, 2]
+
+
+@pytest.mark.parametrize(("n", "least"), [(0, 1), (1, 1), (10, 4), (10, 100), (1000, 1), (7, 0)])
+def test_pieces_cover_everything_once_and_are_not_too_short(n: int, least: int) -> None:
+    found = team.pieces(n, least)
+    assert [i for begin, end in found for i in range(begin, end)] == list(range(n))
+    assert all(end - begin >= min(least, n) for begin, end in found)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_makes_threads_of_its_own() -> None:
+    team.run(lambda i: i, [(0,), (1,)])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, bytes(team.run(lambda i: i + 1, [(0,), (1,), (2,)])))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == b"\x01\x02\x03"
+    assert os.waitpid(child, 0)[1] == 0
