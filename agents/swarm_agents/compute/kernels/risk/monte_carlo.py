@@ -170,8 +170,7 @@ def monte_carlo(
 @monte_carlo.memory
 def _(returns: Floats, paths: int, **_: Any) -> float:
     # profits, their bins (twice) and the sorted worst; two matrices as large as the returns; a block's numbers
-    size: int = returns.size
-    return 40.0 * paths + 24.0 * size + 8.0 * BLOCK * (returns.shape[1] + 4)
+    return 40.0 * paths + 24.0 * returns.size + 8.0 * BLOCK * (len(returns.T) + 4)
 
 
 @monte_carlo.implementation("numba")
