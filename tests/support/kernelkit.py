@@ -28,12 +28,14 @@ def array_arguments(name: str, call: registry.Call) -> dict[str, np.ndarray]:
     return {key: value for key, value in named.items() if isinstance(value, np.ndarray)}
 
 
-def assert_same(expected: Any, got: Any, tolerance: float, where: str = "value") -> None:
-    """Equal to the last bit, or with a tolerance: relative to each number, and to the largest one of its array."""
+def assert_same(expected: Any, got: Any, tolerance: float, where: str = "value", scale: float = 0.0) -> None:
+    """Equal to the last bit, or with a tolerance: relative to each number, and to the largest one of its array, or of
+    the numbers of its dictionary: a price that is 0 may come out as a rounding error of what it was computed from."""
     if isinstance(expected, dict):
         assert expected.keys() == got.keys(), where
+        scale = max((abs(v) for v in expected.values() if isinstance(v, float) and np.isfinite(v)), default=0.0)
         for key in expected:
-            assert_same(expected[key], got[key], tolerance, f"{where}[{key!r}]")
+            assert_same(expected[key], got[key], tolerance, f"{where}[{key!r}]", scale)
     elif isinstance(expected, list | tuple):
         assert len(expected) == len(got), where
         for i, (one, other) in enumerate(zip(expected, got, strict=True)):
@@ -43,12 +45,12 @@ def assert_same(expected: Any, got: Any, tolerance: float, where: str = "value")
         assert (expected.dtype, expected.shape) == (got.dtype, got.shape), where
         if tolerance and expected.dtype.kind in "fc":
             finite = np.abs(expected[np.isfinite(expected)])
-            scale = float(finite.max()) if finite.size else 0.0
+            scale = float(finite.max(initial=0.0))
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * scale, err_msg=where)
         else:
             assert expected.tobytes() == got.tobytes(), where
     elif tolerance and isinstance(expected, float):
-        np.testing.assert_allclose(got, expected, rtol=tolerance, err_msg=where)
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * scale, err_msg=where)
     else:
         assert type(expected) is type(got), where
         assert expected == got or (expected != expected and got != got), where

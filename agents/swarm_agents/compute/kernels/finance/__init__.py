@@ -1,0 +1,10 @@
+"""Derivatives and their risk: closed-form option prices and greeks, path-dependent options by simulation, VaR and ES.
+
+Conventions of all kernels here. Prices are in any one currency; rates, dividend yields and volatilities are a year's,
+continuously compounded, as fractions (0.05 is 5 %); maturities are years. Market risk of whole portfolios is in
+`risk.*`.
+"""
+
+from swarm_agents.compute.kernels.finance import black_scholes, paths, var_es
+
+__all__ = ["black_scholes", "paths", "var_es"]

@@ -1,0 +1,35 @@
+"""Mean, variance and kurtosis without temporary arrays; imports Numba.
+
+Two passes, since the one-pass formulas cancel. Sums may be taken in any order ("reassoc"), so that they become vector
+code: the reference is met to some digits, not to the last bit.
+"""
+
+from __future__ import annotations
+
+from numba import float64, njit, types
+
+__all__ = ["moments"]
+
+
+@njit(
+    types.UniTuple(float64, 3)(types.Array(float64, 1, "C", readonly=True)),
+    cache=True,
+    nogil=True,
+    fastmath={"reassoc", "contract", "nsz"},
+    error_model="numpy",
+)
+def moments(values):  # type: ignore[no-untyped-def]
+    """(mean, variance, kurtosis) of the values; the kurtosis of what does not vary is 0."""
+    n = len(values)
+    total = 0.0
+    for i in range(n):
+        total += values[i]
+    mean = total / n
+    second = 0.0
+    fourth = 0.0
+    for i in range(n):
+        square = (values[i] - mean) * (values[i] - mean)
+        second += square
+        fourth += square * square
+    variance = second / n
+    return mean, variance, (fourth / n) / (variance * variance) if variance * variance > 0.0 else 0.0
