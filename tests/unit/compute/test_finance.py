@@ -162,8 +162,8 @@ def test_hulls_asian_call(steps: int, printed: float) -> None:
 
 @pytest.mark.parametrize(("strike", "sigma", "expected"), [(100, 0.1, 4.9151), (105, 0.2, 4.2966), (95, 0.3, 11.6559)])
 def test_asian_calls_tend_to_the_continuous_averages_price(strike: float, sigma: float, expected: float) -> None:
-    """J. Vecer, A new PDE approach for pricing arithmetic average Asian options, J. Comp. Finance 4(4) (2001): spot 100,
-    9 %, a year. The error of n periods is of order 1/n, so that two numbers of periods extrapolate it away."""
+    """J. Vecer, A new PDE approach for pricing arithmetic average Asian options, J. Comp. Finance 4(4) (2001): spot
+    100, 9 %, a year. The error of n periods is of order 1/n, so that two numbers of periods extrapolate it away."""
     coarse, fine = (simulated(100, strike, 1, 0.09, sigma, steps=n, paths=60_000) for n in (20, 40))
     tolerance = 4 * (2 * fine["stderr"] + coarse["stderr"]) + 0.002
     assert abs(2 * fine["price"] - coarse["price"] - expected) < tolerance < 0.05

@@ -12,14 +12,14 @@ __all__ = ["moments"]
 
 
 @njit(
-    types.UniTuple(float64, 3)(types.Array(float64, 1, "C", readonly=True)),
+    types.void(types.Array(float64, 1, "C", readonly=True), float64[::1]),
     cache=True,
     nogil=True,
     fastmath={"reassoc", "contract", "nsz"},
     error_model="numpy",
 )
-def moments(values):  # type: ignore[no-untyped-def]
-    """(mean, variance, kurtosis) of the values; the kurtosis of what does not vary is 0."""
+def moments(values, out):  # type: ignore[no-untyped-def]
+    """Fills `out` with mean, variance and kurtosis of the values; the kurtosis of what does not vary is 0."""
     n = len(values)
     total = 0.0
     for i in range(n):
@@ -32,4 +32,6 @@ def moments(values):  # type: ignore[no-untyped-def]
         second += square
         fourth += square * square
     variance = second / n
-    return mean, variance, (fourth / n) / (variance * variance) if variance * variance > 0.0 else 0.0
+    out[0] = mean
+    out[1] = variance
+    out[2] = (fourth / n) / (variance * variance) if variance * variance > 0.0 else 0.0

@@ -177,9 +177,15 @@ def _box_muller(high: Words, low: Words) -> tuple[Floats, Floats]:
     return radius * np.cos(angle), radius * np.sin(angle)
 
 
-def _compiled(terms: _Terms, begin: int, end: int, sums: Floats) -> None:
-    from swarm_agents.compute.kernels.finance import paths_jit as jit
+def _load() -> Any:
+    from swarm_agents.compute.kernels.finance import paths_jit
 
+    assert paths_jit.LANES == _BLOCK
+    return paths_jit
+
+
+def _compiled(terms: _Terms, begin: int, end: int, sums: Floats) -> None:
+    jit = _load()
     key = tuple(map(np.uint64, terms.key))
     first = np.uint64(terms.first)
     if terms.kind == "asian":
@@ -292,12 +298,6 @@ def monte_carlo_path(
 def _options(market: tuple[float, ...], options: dict[str, Any]) -> dict[str, Any]:
     names = ("spot", "strike", "maturity", "rate", "sigma")
     return monte_carlo_path.signature.defaults | options | dict(zip(names, market, strict=True))
-
-
-def _load() -> None:
-    from swarm_agents.compute.kernels.finance import paths_jit
-
-    assert paths_jit.LANES == _BLOCK
 
 
 @monte_carlo_path.implementation("numba_threads", parallel=True, warm=_load, tolerance=1e-7, default=False)

@@ -82,7 +82,10 @@ def _load() -> Any:
 
 @var_es.implementation("numba", warm=_load, tolerance=1e-8)
 def _(profits: Floats, method: str = "historical", level: float = 0.99) -> dict[str, Any]:
-    return _figures(profits, method, level, _load().moments(profits))
+    out = np.empty(3)
+    _load().moments(profits, out)
+    mean, variance, kurtosis = out.tolist()
+    return _figures(profits, method, level, (mean, variance, kurtosis))
 
 
 @var_es.samples
