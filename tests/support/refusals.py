@@ -28,11 +28,19 @@ class Entry:
     #: A call that is small on the wire and would take more than 1 MiB to compute: it must be refused where there is
     #: less than that, before anything is allocated. Or why there is none, in words.
     beyond: Callable[[], Call] | str = ""
+    #: A call in which these are empty, where emptying them in any call does not do.
+    emptied: Callable[[], Call] | None = None
 
 
-def entry(*, nonfinite: str = "", empty: str = "", beyond: Callable[[], Call] | str) -> Entry:
+def entry(
+    *,
+    nonfinite: str = "",
+    empty: str = "",
+    emptied: Callable[[], Call] | None = None,
+    beyond: Callable[[], Call] | str,
+) -> Entry:
     """An entry, with arguments' names in one string."""
-    return Entry(frozenset(nonfinite.split()), frozenset(empty.split()), beyond)
+    return Entry(frozenset(nonfinite.split()), frozenset(empty.split()), beyond, emptied)
 
 
 def everything() -> dict[str, Entry]:
