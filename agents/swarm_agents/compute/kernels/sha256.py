@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from swarm_agents.compute.registry import Call, call, kernel
 from swarm_agents.compute.signature import Between, Dims
 
-__all__ = ["merkle_root", "sha256_tree"]
+__all__ = ["Block", "merkle_root", "root_of_nodes", "sha256_tree", "tree_of_small_leaves"]
 
 Block = Annotated[NDArray[np.uint8], Dims("n", empty=True)]
 LeafBytes = Annotated[int, Between(1, 1 << 30)]
@@ -30,13 +30,28 @@ LeafBytes = Annotated[int, Between(1, 1 << 30)]
 
 def merkle_root(leaves: Sequence[bytes | memoryview]) -> bytes:
     """The root over any leaves (RFC 6962, 2.1); that of an empty list is the hash of nothing."""
-    level = [hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]
-    if not level:
+    if not leaves:
         return hashlib.sha256().digest()
+    return root_of_nodes([hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves])
+
+
+def root_of_nodes(level: Sequence[bytes]) -> bytes:
+    """The root above the hashes of one level, at least one of them."""
     while len(level) > 1:
         paired = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
         level = [*paired, level[-1]] if len(level) % 2 else paired
     return level[0]
+
+
+def tree_of_small_leaves(data: NDArray[np.uint8], leaf: int) -> bytes:
+    """The same root as the kernels', compiled: 16 leaves at a time."""
+    if data.size == 0:
+        return hashlib.sha256().digest()
+    from swarm_agents.compute.kernels import sha256_jit
+
+    root = np.empty(32, np.uint8)
+    sha256_jit.tree(data, leaf, root)
+    return root.tobytes()
 
 
 @kernel("hash.sha256_tree")
@@ -54,10 +69,4 @@ def _(rng: np.random.Generator) -> Call:
 
 @sha256_tree.implementation("numba", when=lambda data, leaf=4096: leaf <= 512)
 def _(data: NDArray[np.uint8], leaf: int = 4096) -> bytes:
-    if data.size == 0:
-        return hashlib.sha256().digest()
-    from swarm_agents.compute.kernels import sha256_jit
-
-    root = np.empty(32, np.uint8)
-    sha256_jit.tree(data, leaf, root)
-    return root.tobytes()
+    return tree_of_small_leaves(data, leaf)
