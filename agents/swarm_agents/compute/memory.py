@@ -40,7 +40,7 @@ def require(size: float, what: str) -> None:
     if size > left:
         raise NotEnoughMemory(
             f"{what} needs {_readable(size)} of memory, {_readable(left)} are available to this agent: "
-            "split the task, or give the agents more memory (spec.agents.compute.resources)"
+            "split the task, or give the agents more memory (spec.compute.memory)"
         )
 
 

@@ -7,7 +7,8 @@ number of threads where they are combined in the order of the pieces), and it ma
 Numba's `workqueue` layer does not survive. Handing out costs some 50 µs, where `workqueue` costs 10.
 
 As many threads as Numba has been told to use (`numba.set_num_threads`, `NUMBA_NUM_THREADS`, which the agent sets to
-the cores that it owns): the caller works too. The threads sleep between calls. After a fork the child makes its own.
+the cores that it owns), and no more than there are CPUs that the caller may run on, which works too. The threads sleep
+between calls. After a fork the child makes its own.
 """
 
 from __future__ import annotations
@@ -30,9 +31,16 @@ _most: ContextVar[int] = ContextVar("_most", default=0)
 
 def threads() -> int:
     """How many threads `run` uses, the caller's included."""
-    import numba
+    return min(_configured(), len(os.sched_getaffinity(0)), _most.get() or 1 << 16)
 
-    return min(numba.get_num_threads(), _most.get() or 1 << 16)
+
+def _configured() -> int:
+    """What Numba has been told. To ask it starts its own pool, which is not wanted if no kernel of it has run yet."""
+    import numba
+    from numba.np.ufunc import parallel
+
+    started = getattr(parallel, "_is_initialized", False)
+    return int(numba.get_num_threads() if started else getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009
 
 
 @contextmanager

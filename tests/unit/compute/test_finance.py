@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -107,11 +108,22 @@ def test_an_expired_option_exactly_at_the_money_is_worth_nothing_and_half_held(i
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("place", [0, 1, 2, 4])
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4])
 def test_numbers_that_no_market_has_are_refused_with_their_place(implementation: str, place: int) -> None:
+    for bad in (-20.0, 1e101):
+        columns = [np.full(5, x) for x in (100.0, 100.0, 1.0, 0.05, 0.2)]
+        columns[place][3] = bad
+        with pytest.raises(BadArguments, match=rf"must lie from .*got {re.escape(str(bad))} at index 3"):
+            BLACK_SCHOLES.run(columns, {}, implementation=implementation)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_discounts_beyond_the_range_of_numbers_are_refused(implementation: str) -> None:
     columns = [np.full(5, x) for x in (100.0, 100.0, 1.0, 0.05, 0.2)]
-    columns[place][3] = -1.0
-    with pytest.raises(BadArguments, match=r"got -1\.0 at index 3"):
+    columns[2][1], columns[3][4] = 900.0, 5.0
+    BLACK_SCHOLES.run(columns, {}, implementation=implementation)
+    columns[2][4] = 900.0
+    with pytest.raises(BadArguments, match=r"rate·maturity .* within ±400, got more at index 4"):
         BLACK_SCHOLES.run(columns, {}, implementation=implementation)
 
 
@@ -323,3 +335,13 @@ def test_students_figures_are_the_distributions_integrals(implementation: str) -
 def test_profits_that_do_not_vary_are_their_own_risk(method: str) -> None:
     got = VAR_ES(np.full(10, 2.5), method=method)
     assert (got["var"], got["es"]) == (-2.5, -2.5)
+
+
+@pytest.mark.parametrize("implementation", ["numpy", "numba"])
+@pytest.mark.parametrize("size", [1e-305, 1e-200, 1e200, 1e300])
+def test_the_unit_of_money_does_not_matter(implementation: str, size: float) -> None:
+    profits = np.random.default_rng(2).standard_t(6, 800)
+    one, other = (VAR_ES.run((profits * unit,), {"method": "t"}, implementation=implementation) for unit in (1.0, size))
+    assert other["var"] == pytest.approx(one["var"] * size, rel=1e-6)
+    if size > 1e-300:
+        assert other["dof"] == pytest.approx(one["dof"], rel=1e-6)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,31 @@ def test_the_refusal_is_a_memory_error_wherever_it_arrives() -> None:
     there = from_wire(to_wire(NotEnoughMemory("too large")))
     assert isinstance(there, MemoryError)
     assert isinstance(there, SwarmError)
+
+
+_LIMITED = """
+import resource
+import numpy as np
+from swarm_agents.compute import registry
+scan = registry.get("science.scan")
+scan(np.ones(10))
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (300 << 20),) * 2)
+values = np.ones(20 << 20)
+for kernel, argument in ((scan, values), (scan, np.broadcast_to(1.0, (1 << 40,)))):
+    try:
+        kernel(argument)
+    except MemoryError as error:
+        print(type(error).__name__, error)
+print(scan(values[:10]).tolist())
+"""
+
+
+def test_a_process_with_a_limit_refuses_what_would_pass_it_and_goes_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED], env=os.environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    result, array, after = done.stdout.splitlines()
+    assert result.startswith("NotEnoughMemory kernel science.scan needs 340.1 MiB of memory, 1")
+    assert array.startswith("NotEnoughMemory an array of shape (1099511627776,), as float64, needs 8 TiB of memory")
+    assert after == str([float(i) for i in range(1, 11)])

@@ -122,6 +122,25 @@ def test_an_interrupted_simulation_goes_on_where_it_was(cluster: tuple[np.ndarra
     assert_same(whole["positions"], again["positions"], 0.0)
 
 
+@each(NBODY)
+def test_many_bodies_are_looked_after_while_a_step_runs(
+    implementation: str, cluster: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm_agents.compute.kernels.science.nbody._LOOK", 200 * 64)
+    options: dict[str, Any] = {"dt": 0.01, "steps": 1, "softening": 0.1}
+    looks: list[bool] = []
+    got = NBODY.run(cluster, options, implementation=implementation, ctx=Context(lambda: bool(looks.append(True))))
+    assert len(looks) == 8
+    assert_same(NBODY.run(cluster, options, implementation="numpy")["positions"], got["positions"], 1e-9)
+
+
+@each(NBODY)
+def test_numbers_beyond_the_range_of_doubles_become_infinite_without_a_warning(implementation: str) -> None:
+    x = np.array([[1e308, 0, 0], [-1e308, 0, 0]])
+    got = NBODY.run((x, x, np.ones(2)), {"dt": 1e10, "steps": 2}, implementation=implementation)
+    assert not np.isfinite(got["positions"]).all()
+
+
 # -- heat
 
 

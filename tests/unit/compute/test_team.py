@@ -7,13 +7,16 @@ import threading
 
 import numba
 import pytest
+from numba.np.ufunc import parallel
 
 from swarm_agents.compute import team
 
 
 @pytest.fixture(autouse=True)
-def _two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+def _three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
+    monkeypatch.setattr(parallel, "_is_initialized", False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
 
 
 def test_results_come_in_the_order_of_the_work() -> None:
@@ -23,6 +26,16 @@ def test_results_come_in_the_order_of_the_work() -> None:
 def test_as_many_threads_work_as_numba_was_told_to_use() -> None:
     meeting = threading.Barrier(3, timeout=10)
     assert len(team.run(lambda _: meeting.wait(), [(i,) for i in range(3)])) == 3
+
+
+def test_no_more_threads_work_than_there_are_cpus_to_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
+    assert team.threads() == 1
+
+
+def test_asking_for_the_number_starts_no_pool() -> None:
+    team.run(lambda i: i, [(0,), (1,)])
+    assert not parallel._is_initialized
 
 
 def test_within_a_limit_fewer_threads_work() -> None:

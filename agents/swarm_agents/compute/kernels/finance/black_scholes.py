@@ -30,16 +30,33 @@ Column = Annotated[NDArray[np.float64], Dims("n", empty=True), Finite()]
 GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho")
 #: Options that are worth a thread of their own.
 _LEAST = 8192
+#: Of a rate times a maturity: e to this power, times a price, is still a number.
+_MOST = 400.0
 
 
-def _check(spot: Floats, strike: Floats, maturity: Floats, sigma: Floats) -> None:
-    for name, array, low in (("spot", spot, True), ("strike", strike, True), ("maturity", maturity, False),
-                             ("sigma", sigma, False)):  # fmt: skip
-        bad = np.flatnonzero(array <= 0.0 if low else array < 0.0)
-        if bad.size:
-            must = "above 0" if low else "0 or above"
+def _check(spot: Floats, strike: Floats, maturity: Floats, rate: Floats, sigma: Floats, dividend: float) -> None:
+    """Refuses what no market has: beyond these bounds exponentials leave the range of numbers."""
+    if not len(spot):
+        return
+    for name, array, low, high in (
+        ("spot", spot, 1e-100, 1e100),
+        ("strike", strike, 1e-100, 1e100),
+        ("maturity", maturity, 0.0, 1000.0),
+        ("rate", rate, -10.0, 10.0),
+        ("sigma", sigma, 0.0, 100.0),
+    ):
+        if array.min() < low or array.max() > high:
+            at = int(np.flatnonzero((array < low) | (array > high))[0])
             raise BadArguments(
-                f"kernel finance.black_scholes argument {name!r} must be {must}: got {array[bad[0]]} at index {bad[0]}"
+                f"kernel finance.black_scholes argument {name!r} must lie from {low:g} to {high:g}: "
+                f"got {array[at]} at index {at}"
+            )
+    if max(-rate.min(), rate.max(), abs(dividend)) * maturity.max() > _MOST:
+        far = np.flatnonzero(np.maximum(np.abs(rate), abs(dividend)) * maturity > _MOST)
+        if far.size:
+            raise BadArguments(
+                f"kernel finance.black_scholes: rate·maturity and dividend·maturity must lie within ±{_MOST:g}, "
+                f"got more at index {far[0]}"
             )
 
 
@@ -60,11 +77,12 @@ def black_scholes(
     and `rho` (a unit of the rate). sigma or maturity 0 gives the limit; see the module.
 
     Raises:
-        BadArguments: a spot or strike of 0 or below, a maturity or sigma below 0.
+        BadArguments: a spot or strike not within 1e±100, a maturity below 0 or above 1000 years, a sigma below 0 or
+            above 100, a rate not within ±10, or a rate or dividend times maturity not within ±400.
     """
     from scipy.special import ndtr
 
-    _check(spot, strike, maturity, sigma)
+    _check(spot, strike, maturity, rate, sigma, dividend)
     sign = 1.0 if option == "call" else -1.0
     root = np.sqrt(maturity)
     deviation = sigma * root
@@ -115,7 +133,7 @@ def _(
     option: str = "call",
     dividend: float = 0.0,
 ) -> dict[str, Floats]:
-    _check(spot, strike, maturity, sigma)
+    _check(spot, strike, maturity, rate, sigma, dividend)
     rows = np.empty((len(GREEKS), len(spot)))
     market = spot, strike, maturity, rate, sigma, 1.0 if option == "call" else -1.0, dividend, rows
     team.run(_load().options, [(*market, a, b) for a, b in team.pieces(len(spot), _LEAST)])
@@ -132,7 +150,7 @@ def _(
     option: str = "call",
     dividend: float = 0.0,
 ) -> dict[str, Floats]:
-    _check(spot, strike, maturity, sigma)
+    _check(spot, strike, maturity, rate, sigma, dividend)
     rows = np.empty((len(GREEKS), len(spot)))
     sign = 1.0 if option == "call" else -1.0
     _load().options(spot, strike, maturity, rate, sigma, sign, dividend, rows, 0, len(spot))

@@ -12,23 +12,23 @@ __all__ = ["moments"]
 
 
 @njit(
-    types.void(types.Array(float64, 1, "C", readonly=True), float64[::1]),
+    types.void(types.Array(float64, 1, "C", readonly=True), float64, float64[::1]),
     cache=True,
     nogil=True,
     fastmath={"reassoc", "contract", "nsz"},
     error_model="numpy",
 )
-def moments(values, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with mean, variance and kurtosis of the values; the kurtosis of what does not vary is 0."""
+def moments(values, factor, out):  # type: ignore[no-untyped-def]
+    """Fills `out` with mean, variance and kurtosis of the values times `factor`; what does not vary has a kurtosis of 0."""
     n = len(values)
     total = 0.0
     for i in range(n):
-        total += values[i]
+        total += values[i] * factor
     mean = total / n
     second = 0.0
     fourth = 0.0
     for i in range(n):
-        square = (values[i] - mean) * (values[i] - mean)
+        square = (values[i] * factor - mean) * (values[i] * factor - mean)
         second += square
         fourth += square * square
     variance = second / n

@@ -26,9 +26,10 @@ Floats = NDArray[np.float64]
 Profits = Annotated[NDArray[np.float64], Dims("n"), Finite()]
 
 
-def _figures(profits: Floats, method: str, level: float, moments: tuple[float, float, float]) -> dict[str, Any]:
-    mean, variance, kurtosis = moments
-    sigma = math.sqrt(variance)
+def _figures(profits: Floats, method: str, level: float, scale: float, moments: Floats) -> dict[str, Any]:
+    """`moments`: mean, variance and kurtosis of profits/scale, whose powers can't leave the range of numbers."""
+    mean, variance, kurtosis = moments.tolist()
+    mean, sigma = scale * mean, scale * math.sqrt(variance)
     dof: float | None = None
     if method == "historical":
         n = len(profits)
@@ -44,11 +45,11 @@ def _figures(profits: Floats, method: str, level: float, moments: tuple[float, f
 
         dof = 4.0 + 6.0 / (kurtosis - 3.0)
         q = float(stdtrit(dof, level))
-        scale = sigma * math.sqrt((dof - 2.0) / dof)
+        width = sigma * math.sqrt((dof - 2.0) / dof)
         log_norm = float(gammaln(0.5 * (dof + 1.0)) - gammaln(0.5 * dof)) - 0.5 * math.log(dof * math.pi)
         density = math.exp(log_norm - 0.5 * (dof + 1.0) * math.log1p(q * q / dof))
-        var = scale * q - mean
-        es = scale * density / (1.0 - level) * (dof + q * q) / (dof - 1.0) - mean
+        var = width * q - mean
+        es = width * density / (1.0 - level) * (dof + q * q) / (dof - 1.0) - mean
     return {"var": var, "es": es, "level": level, "method": method, "mean": mean, "std": sigma, "dof": dof}
 
 
@@ -61,12 +62,19 @@ def var_es(
     Returns `var` and `es` (losses are positive there), `mean` and `std` of the profits, and `dof` of the fitted t, None
     where the tails are no fatter than normal ones (then the normal distribution is used) or none was fitted.
     """
-    mean = float(np.mean(profits))
-    centred = profits - mean
-    squares = centred * centred
-    variance = float(np.mean(squares))
-    kurtosis = float(np.mean(squares * squares)) / (variance * variance) if variance * variance > 0.0 else 0.0
-    return _figures(profits, method, level, (mean, variance, kurtosis))
+    scale = _scale(profits)
+    scaled = profits / scale
+    mean = np.mean(scaled)
+    squares = (scaled - mean) ** 2
+    variance = np.mean(squares)
+    kurtosis = np.mean(squares * squares) / (variance * variance) if variance * variance > 0.0 else 0.0
+    return _figures(profits, method, level, scale, np.array([mean, variance, kurtosis]))
+
+
+def _scale(profits: Floats) -> float:
+    """The largest profit or loss, or 1 where that is next to nothing."""
+    largest = float(max(-profits.min(), profits.max()))
+    return largest if largest > 1e-300 else 1.0
 
 
 @var_es.memory
@@ -83,9 +91,9 @@ def _load() -> Any:
 @var_es.implementation("numba", warm=_load, tolerance=1e-8)
 def _(profits: Floats, method: str = "historical", level: float = 0.99) -> dict[str, Any]:
     out = np.empty(3)
-    _load().moments(profits, out)
-    mean, variance, kurtosis = out.tolist()
-    return _figures(profits, method, level, (mean, variance, kurtosis))
+    scale = _scale(profits)
+    _load().moments(profits, 1.0 / scale, out)
+    return _figures(profits, method, level, scale, out)
 
 
 @var_es.samples

@@ -60,6 +60,7 @@ def _part(full: Floats, n: int, m: int, mode: str) -> Floats:
 
 
 @convolve.implementation("overlap_add", tolerance=1e-11, default=False)
+@np.errstate(all="ignore")
 def _(signal: Floats, response: Floats, mode: str = "full") -> Floats:
     from scipy import fft
 
@@ -89,6 +90,7 @@ def _long(signal: Floats, response: Floats, mode: str = "full") -> bool:
 
 
 @convolve.implementation("fft", tolerance=1e-11, when=_long)
+@np.errstate(all="ignore")
 def _(signal: Floats, response: Floats, mode: str = "full") -> Floats:
     from scipy import fft
 

@@ -97,6 +97,7 @@ def _on_threads(u: Floats, rate: float, steps: int, periodic: bool) -> Floats:
     return _blocked(u, rate, steps, periodic, threads=True)
 
 
+@np.errstate(all="ignore")
 def _simulate(advance: _Advance, o: dict[str, Any]) -> Floats:
     ctx: Context = o["ctx"]
     steps, dt, dx, diffusivity = o["steps"], o["dt"], o["dx"], o["diffusivity"]
