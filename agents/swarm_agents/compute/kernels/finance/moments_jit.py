@@ -19,7 +19,7 @@ __all__ = ["moments"]
     error_model="numpy",
 )
 def moments(values, factor, out):  # type: ignore[no-untyped-def]
-    """Fills `out` with mean, variance and kurtosis of the values times `factor`; what does not vary has a kurtosis of 0."""
+    """Fills `out` with mean, variance and kurtosis (0 of what does not vary) of the values times `factor`."""
     n = len(values)
     total = 0.0
     for i in range(n):
