@@ -30,6 +30,7 @@ from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost
 from swarm_agents.exported import exposition
 from swarm_agents.retry import KEYWORD, Retry, pause
+from swarm_agents.runtime import logs
 from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.exported import COMPUTE
@@ -46,6 +47,10 @@ _LOOK = 0.05
 _OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _FENCED, _HANDED_BACK, _OVERTAKEN = range(len(RESULTS))
 #: Not a result: the task stays in hand, to be begun later.
 _LATER = -1
+
+
+def _tell(fault: object) -> None:
+    logs.get_logger().warning(str(fault))
 
 
 class ComputeAgent(AgentBase):
@@ -81,8 +86,8 @@ class ComputeAgent(AgentBase):
     @classmethod
     def prepare(cls, identity: Identity, settings: Settings) -> None:
         """Imports the kernels and compiles them or loads them from the JIT cache."""
-        registry.load(settings.runtime.kernel_modules)
-        registry.warm(settings.runtime.kernels)
+        registry.load(settings.runtime.kernel_modules, broken=_tell)
+        registry.warm(settings.runtime.kernels, broken=_tell)
 
     def start(self) -> None:
         self.context.on_wake(self._changed.set)
@@ -91,7 +96,7 @@ class ComputeAgent(AgentBase):
         self.save_state()
 
     def settings_changed(self, old: Settings, new: Settings) -> None:
-        registry.load(new.runtime.kernel_modules)
+        registry.load(new.runtime.kernel_modules, broken=_tell)
         self._kernels = {}  # what is allowed may have changed
 
     def run(self) -> None:

@@ -27,6 +27,7 @@ import difflib
 import fnmatch
 import importlib
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -35,6 +36,7 @@ import numpy as np
 
 from swarm_agents.compute import memory
 from swarm_agents.compute.context import Context
+from swarm_agents.compute.plugins import Broken, Plugins
 from swarm_agents.compute.signature import Signature
 from swarm_agents.errors import UnknownKernel
 from swarm_agents.retry import Retry
@@ -45,6 +47,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _BUILT_IN = "swarm_agents.compute.kernels"
 _F = TypeVar("_F", bound=Callable[..., Any])
 _kernels: dict[str, Kernel] = {}
+#: The installed packages that bring kernels.
+plugins = Plugins()
 
 #: The reference's name among a kernel's implementations.
 REFERENCE = "numpy"
@@ -238,7 +242,7 @@ def get(name: str, allow: Sequence[str] = ()) -> Kernel:
         raise UnknownKernel(f"kernel {name!r} is not allowed here: this swarm allows {', '.join(allow)}")
     near = difflib.get_close_matches(name, names(allow), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names(allow))}"
-    raise UnknownKernel(f"no kernel is called {name!r}: {hint}")
+    raise UnknownKernel("; ".join([f"no kernel is called {name!r}: {hint}", *map(str, plugins.broken)]))
 
 
 def names(allow: Sequence[str] = ()) -> list[str]:
@@ -247,49 +251,71 @@ def names(allow: Sequence[str] = ()) -> list[str]:
     return sorted(n for n in _kernels if not allow or any(fnmatch.fnmatchcase(n, pattern) for pattern in allow))
 
 
-def load(modules: Iterable[str] = ()) -> list[str]:
-    """Imports the built-in kernels and the owner's modules, which register theirs; returns the names of all.
+def load(modules: Iterable[str] = (), *, broken: Callable[[Broken], object] | None = None) -> list[str]:
+    """Imports the built-in kernels, those of installed packages (see `plugins`) and the owner's modules.
+
+    Args:
+        modules: what the settings name.
+        broken: is told of each installed package whose kernels are not there, once.
+
+    Returns:
+        The names of all kernels.
 
     Raises:
-        ImportError: a module can't be imported; the message says which and where it is asked for.
+        ImportError: a module of the settings can't be imported; the message says which, and of which package it is.
     """
     _load_built_in()
+    modules = tuple(modules)
+    plugins.wanted |= frozenset(modules)
+    for fault in plugins.load(_kernels):
+        if broken is not None:
+            broken(fault)
     for module in modules:
         try:
             importlib.import_module(module)
         except Exception as error:
+            package = plugins.package_of(module)
             raise ImportError(
-                f"the kernel module {module!r} can't be imported ({type(error).__name__}: {error}): "
-                "it must be installed in the agents' image"
+                f"the kernel module {module!r}{f' of the package {package}' if package else ''} can't be imported "
+                f"({type(error).__name__}: {error}): it must be installed in the agents' image"
             ) from error
     return names()
 
 
-def warm(only: Sequence[str] = ()) -> dict[str, float]:
+def warm(only: Sequence[str] = (), *, broken: Callable[[Broken], object] | None = None) -> dict[str, float]:
     """Compiles every implementation, or loads it from the JIT cache, so that no task waits for a compiler.
 
-    To be called before forking; no parallel implementation is run. `only`: patterns of names.
+    To be called before forking; no parallel implementation is run. `only`: patterns of names. `broken`: is told of an
+    installed package's kernel that fails on its own sample, which is not there from then on.
 
     Returns:
         Seconds spent by `kernel/implementation`.
     """
-    import time
-
     rng = np.random.default_rng(0)
     spent: dict[str, float] = {}
     for name in names(only):
-        entry = _kernels[name]
-        for implementation in entry.implementations.values():
-            begun = time.perf_counter()
-            if implementation.warm is not None:
-                implementation.warm()
-            elif implementation.name == REFERENCE or implementation.parallel or entry.sample is None:
-                continue
-            else:
-                sample = entry.sample(rng)
-                entry.run(sample.args, sample.kwargs, implementation=implementation.name)
-            spent[f"{name}/{implementation.name}"] = time.perf_counter() - begun
+        try:
+            _warm(_kernels[name], rng, spent)
+        except Exception as error:
+            fault = plugins.drop(name, _kernels, error)
+            if fault is None:
+                raise
+            if broken is not None:
+                broken(fault)
     return spent
+
+
+def _warm(entry: Kernel, rng: np.random.Generator, spent: dict[str, float]) -> None:
+    for implementation in entry.implementations.values():
+        begun = time.perf_counter()
+        if implementation.warm is not None:
+            implementation.warm()
+        elif implementation.name == REFERENCE or implementation.parallel or entry.sample is None:
+            continue
+        else:
+            sample = entry.sample(rng)
+            entry.run(sample.args, sample.kwargs, implementation=implementation.name)
+        spent[f"{entry.name}/{implementation.name}"] = time.perf_counter() - begun
 
 
 def _load_built_in() -> None:
