@@ -60,6 +60,8 @@ class _MisfitError(Exception):
 
 _Check = Callable[[Any, dict[str, int]], Any]
 _REQUIRED = inspect.Parameter.empty
+#: Elements from which on an array is summed up to see whether all of it is finite.
+_LARGE = 4096
 
 
 @dataclass(frozen=True)
@@ -247,12 +249,21 @@ def _array(hint: Any, marks: tuple[Any, ...]) -> tuple[str, _Check]:
                 if extent != known:
                     raise _MisfitError(f"got shape {value.shape}, where {name} is {known}")
         array = _native(value, dtype)
-        if finite and array.dtype.kind in "fc" and not np.isfinite(array).all():
+        if finite and array.dtype.kind in "fc" and not _all_finite(array):
             bad = np.argwhere(~np.isfinite(array))[0].tolist()
             raise _MisfitError(f"got {array[tuple(bad)]} at index {bad}")
         return array
 
     return expected, check
+
+
+def _all_finite(array: np.ndarray[Any, Any]) -> bool:
+    if array.size > _LARGE:
+        # Whatever is not finite shows in the sum, which takes a third of the time and no memory.
+        with np.errstate(all="ignore"):
+            if np.isfinite(array.sum()):
+                return True
+    return bool(np.isfinite(array).all())
 
 
 def _checked(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:

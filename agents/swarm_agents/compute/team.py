@@ -81,7 +81,8 @@ def run(function: Callable[..., _T], work: Sequence[tuple[object, ...]]) -> list
 
 
 def _share(function: Callable[..., _T], work: Sequence[tuple[object, ...]]) -> list[_T]:
-    return [function(*arguments) for arguments in work]
+    with limited(1):  # a piece that is itself shared out would wait for threads that all wait for it
+        return [function(*arguments) for arguments in work]
 
 
 def _workers(count: int) -> ThreadPoolExecutor:

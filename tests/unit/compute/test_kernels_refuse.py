@@ -128,6 +128,25 @@ def test_empty_arrays_are_refused_or_taken_as_the_table_says(name: str) -> None:
             refused(name, with_argument(name, call, argument, array[:0]), argument)
 
 
+@pytest.mark.parametrize("name", SAMPLED)
+def test_numbers_of_another_type_and_numbers_that_are_none_are_refused(name: str) -> None:
+    kernel, call = registry.get(name), draw(name, 3)
+    for p in kernel.signature.parameters:
+        kind = p.expected.split()[0]
+        if kind not in ("int", "float"):
+            continue
+        bad: list[Any] = ["1", [1], True, 1j, np.ones(2), {"a": 1}, np.nan, np.inf, -np.inf]
+        bad += [1.5] if kind == "int" else []
+        bad += [] if p.expected.endswith("or None") else [None]
+        for value in bad:
+            position = [q.name for q in kernel.signature.parameters].index(p.name)
+            if position < len(call.args):
+                changed = with_argument(name, call, p.name, value)
+            else:
+                changed = registry.Call(call.args, call.kwargs | {p.name: value})
+            refused(name, changed, p.name)
+
+
 @pytest.mark.parametrize("name", LISTED)
 def test_byte_order_layout_and_alignment_make_no_difference(name: str) -> None:
     kernel, call = registry.get(name), draw(name, 4)

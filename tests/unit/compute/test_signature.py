@@ -149,3 +149,20 @@ def test_the_signature_reads_like_a_function() -> None:
         "test.product(a: float64[rows, columns] of finite values, x: float64[columns] of finite values, *, "
         "scale: float from 0 = 1.0)"
     )
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", ">f8"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_in_a_large_array_one_value_that_is_not_finite_is_found(dtype: str, bad: float) -> None:
+    array = np.ones((100, 100), dtype)
+    array[99, 98] = bad
+    with pytest.raises(BadArguments, match=r"got (nan|inf|-inf) at index \[99, 98\]"):
+        PRODUCT.bind((array, np.ones(100)), {})
+    array[:, 0], array[:, 1] = np.inf, -np.inf
+    with pytest.raises(BadArguments, match=r"got inf at index \[0, 0\]"):
+        PRODUCT.bind((array, np.ones(100)), {})
+
+
+def test_finite_values_whose_sum_is_not_finite_are_taken() -> None:
+    array = np.full((100, 100), 1e308)
+    assert np.shares_memory(PRODUCT.bind((array, np.ones(100)), {})["a"], array)

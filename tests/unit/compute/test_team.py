@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import pytest
@@ -63,6 +64,22 @@ def test_pieces_cover_everything_once_and_are_not_too_short(n: int, least: int) 
     found = team.pieces(n, least)
     assert [i for begin, end in found for i in range(begin, end)] == list(range(n))
     assert all(end - begin >= min(least, n) for begin, end in found)
+
+
+def test_work_within_work_is_done_and_not_waited_for_ever() -> None:
+    def outer(i: int) -> int:
+        return sum(team.run(lambda j: i * j, [(j,) for j in range(4)]))
+
+    assert team.run(outer, [(i,) for i in range(6)]) == [6 * i for i in range(6)]
+
+
+def test_several_callers_at_once_each_get_their_own_results() -> None:
+    def caller(k: int) -> list[int]:
+        return [x for _ in range(20) for x in team.run(lambda i: 10 * k + i, [(i,) for i in range(4)])]
+
+    with ThreadPoolExecutor(4) as callers:
+        for k, found in enumerate(callers.map(caller, range(4))):
+            assert found == [10 * k + i for i in range(4)] * 20
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
