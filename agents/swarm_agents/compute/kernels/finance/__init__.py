@@ -5,6 +5,6 @@ continuously compounded, as fractions (0.05 is 5 %); maturities are years. Marke
 `risk.*`.
 """
 
-from swarm_agents.compute.kernels.finance import black_scholes, paths, var_es
+from swarm_agents.compute.kernels.finance import black_scholes, black_scholes_gpu, paths, paths_gpu, var_es
 
-__all__ = ["black_scholes", "paths", "var_es"]
+__all__ = ["black_scholes", "black_scholes_gpu", "paths", "paths_gpu", "var_es"]

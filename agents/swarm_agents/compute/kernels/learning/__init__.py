@@ -5,6 +5,6 @@ sums over the shard, never means: the sums of any shards added up are the sums o
 `map` over the shards, an addition, and one small update (`deploy/examples/learning/train.py` is one).
 """
 
-from swarm_agents.compute.kernels.learning import dense, kmeans, logistic
+from swarm_agents.compute.kernels.learning import dense, dense_gpu, kmeans, logistic
 
-__all__ = ["dense", "kmeans", "logistic"]
+__all__ = ["dense", "dense_gpu", "kmeans", "logistic"]

@@ -4,6 +4,6 @@ Units are the caller's: each kernel's docstring says how its arguments must fit 
 the work its pieces do not depend on how many there are, and so neither does the result.
 """
 
-from swarm_agents.compute.kernels.science import convolve, heat2d, nbody, spmv, sums
+from swarm_agents.compute.kernels.science import convolve, heat2d, nbody, nbody_gpu, spmv, sums
 
-__all__ = ["convolve", "heat2d", "nbody", "spmv", "sums"]
+__all__ = ["convolve", "heat2d", "nbody", "nbody_gpu", "spmv", "sums"]
