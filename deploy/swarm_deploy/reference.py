@@ -1,7 +1,8 @@
-"""Writes the references in `deploy/reference/`: every field of a Swarm, every command, and every metric.
+"""Writes the references in `deploy/reference/`: every field of a Swarm, every command, metric and kernel.
 
-They are made from the CRD, the commands and the metrics' declarations themselves, so they can't say anything that the
-product does not; `make verify` fails when they are out of date. Run as `python -m swarm_deploy.reference`.
+They are made from the CRD, the commands, the kernels and the metrics' declarations themselves, so they can't say
+anything that the product does not; `make verify` fails when they are out of date. Run as
+`python -m swarm_deploy.reference`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from swarm_deploy.cli import COMMANDS, module_of
+from swarm_deploy.kernels_reference import kernels_reference
 from swarm_deploy.metrics_reference import metrics_reference
 
 __all__ = ["commands_reference", "main", "swarm_reference"]
@@ -126,6 +128,7 @@ def main() -> int:
     out.mkdir(exist_ok=True)
     (out / "swarm.md").write_text(swarm_reference(yaml.safe_load(_CRD.read_text())))
     (out / "commands.md").write_text(commands_reference())
+    (out / "kernels.md").write_text(kernels_reference())
     (out / "metrics.md").write_text(metrics_reference())
     return 0
 
