@@ -9,10 +9,7 @@ begins the task again finds it by `resume`.
     while done < steps:
         sums += step(done)
         done += 1
-        if ctx.due():
-            ctx.checkpoint({"done": done, "sums": sums})
-        else:
-            ctx.check()
+        ctx.keep({"done": done, "sums": sums})
 
 A kernel that is called directly (a test, a notebook) gets one that never interrupts, keeps nothing and resumes nothing.
 """
@@ -25,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from swarm_agents.errors import DeadlineExceeded, TaskCancelled
+from swarm_agents.errors import DeadlineExceeded, PayloadTooLarge, TaskCancelled
 
 __all__ = ["Context", "Keeping"]
 
@@ -143,6 +140,23 @@ class Context:
             # On a grid, so that a late one does not put off all that follow.
             planned = self._next + self._interval
             self._next = max(planned if planned > now else now + self._interval, now + _SHARE * (now - begun))
+
+    def keep(self, value: Any) -> None:
+        """Between two steps of a long kernel: checkpoints `value` if that is `due`, and checks if not.
+
+        What is larger than a checkpoint may be is not kept: such a task, begun again, begins at the beginning.
+
+        Raises:
+            TaskCancelled, DeadlineExceeded: as `check`.
+            PayloadError: the value holds something that can't travel.
+        """
+        if not self.due():
+            self.check()
+            return
+        try:
+            self.checkpoint(value)
+        except PayloadTooLarge:
+            pass
 
     def resume(self, version: int = 0) -> Any:
         """What this task kept last, by whichever agent and in whichever life of the swarm; None: begin at the

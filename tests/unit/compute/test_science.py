@@ -12,7 +12,7 @@ from scipy import sparse
 from support.kernelkit import assert_same
 from swarm_agents.compute import registry, team
 from swarm_agents.compute.context import Context
-from swarm_agents.errors import BadArguments, TaskCancelled
+from swarm_agents.errors import BadArguments, PayloadTooLarge, TaskCancelled
 
 NBODY = registry.get("science.nbody")
 HEAT = registry.get("science.heat2d")
@@ -203,6 +203,25 @@ def test_interrupted_heat_goes_on_where_it_was(implementation: str) -> None:
     u = np.random.default_rng(5).normal(0, 1, (20, 30))
     whole = HEAT(u, steps=30, dt=0.2)
     assert_same(whole, interrupted(HEAT, implementation, 2, u, steps=30, dt=0.2), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "args", "kwargs"),
+    [(HEAT, (np.ones((9, 9)),), {"steps": 30, "dt": 0.2}), (NBODY, (np.eye(3), np.eye(3), np.ones(3)), {"dt": 0.1})],
+)
+def test_a_state_too_large_for_a_checkpoint_is_not_kept_and_the_task_goes_on(
+    kernel: registry.Kernel, args: Any, kwargs: Any
+) -> None:
+    tried = []
+
+    class Small(Kept):
+        def write(self, value: Any, *, version: int = 0) -> bool:
+            tried.append(value)
+            raise PayloadTooLarge("larger than a checkpoint may be")
+
+    got = kernel.run(args, kwargs, ctx=Context(keep=Small, interval=0.0))
+    assert_same(kernel.run(args, kwargs), got, 0.0)
+    assert tried
 
 
 # -- convolution

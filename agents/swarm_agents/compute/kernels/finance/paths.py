@@ -217,10 +217,7 @@ def _simulate(simulation: _Simulation, o: dict[str, Any]) -> dict[str, Any]:
         for row in sums[:now]:
             moments += row  # in the order of the blocks, whoever computed them
         done += now
-        if ctx.due():
-            ctx.checkpoint({"blocks": done, "moments": moments})
-        else:
-            ctx.check()
+        ctx.keep({"blocks": done, "moments": moments})
     return _figures(terms.pairs, moments, float(terms.values[6])) | {"chunk": o["chunk"]}
 
 

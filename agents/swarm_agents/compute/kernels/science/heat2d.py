@@ -117,10 +117,7 @@ def _simulate(advance: _Advance, o: dict[str, Any]) -> Floats:
         now = min(_DEPTH, steps - first)
         u = advance(u, rate, now, periodic)
         first += now
-        if ctx.due():
-            ctx.checkpoint({"step": first, "u": u})
-        else:
-            ctx.check()
+        ctx.keep({"step": first, "u": u})
     return u.copy() if u is o["field"] or not u.flags.owndata else u
 
 

@@ -87,8 +87,7 @@ def _simulate(gravity: _Gravity, o: dict[str, Any]) -> dict[str, Any]:
         x += dt * v
         accelerate()
         v += kick * a
-        if ctx.due():
-            ctx.checkpoint({"step": step + 1, "x": x, "v": v})
+        ctx.keep({"step": step + 1, "x": x, "v": v})
     after = _energy(gravity, x, v, mass, soft, factor)
     allowed = o["energy_tolerance"]
     if allowed is not None and not abs(after - before) <= allowed * abs(before):
