@@ -159,6 +159,8 @@ class Runtime(_Model, frozen=True, kw_only=True):
     spin: Seconds = 50e-6
     #: Threads that a parallel kernel may use; 0: the agent's whole CPUs.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+    #: The share of a GPU's memory that an agent's kernels may take.
+    gpu_memory: Annotated[float, Meta(gt=0, le=1)] = 0.8
     #: How long a stopping agent may finish its task before it hands it back.
     drain_timeout: Seconds = 25.0
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"

@@ -67,6 +67,7 @@ def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable
         runtime=Runtime(
             spin=seconds(runtime.spin),
             threads=runtime.threads,
+            gpu_memory=(spec.compute.gpus.memory_percent if spec.compute.gpus else 80) / 100,
             drain_timeout=seconds(runtime.drain_timeout),
             log_level=runtime.log_level,
             kernel_modules=tuple(runtime.kernel_modules),

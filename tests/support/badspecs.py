@@ -45,7 +45,7 @@ FULL: Final[dict[str, Any]] = {
         "standby": 1,
         "cpus": "2",
         "memory": "1Gi",
-        "gpus": {"count": 1, "resource": "nvidia.com/gpu"},
+        "gpus": {"count": 1, "resource": "nvidia.com/gpu", "memoryPercent": 80},
         "kernels": ["risk.*"],
         "env": [
             {"name": "A", "value": "x"},

@@ -140,7 +140,9 @@ class Cupy:
             using_allocator=lambda malloc: Entered(),
             get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-            runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
+            runtime=SimpleNamespace(
+                CUDARuntimeError=CUDARuntimeError, getDeviceProperties=lambda number: {"name": b"NumPy"}
+            ),
         )
 
     def _pool(self) -> Pool:

@@ -143,6 +143,9 @@ ROLLING: dict[str, Entry] = {
     "compute.cpus": Entry({"compute": {"cpus": "200m"}}),
     "compute.env": Entry({"compute": {"env": [{"name": "A", "value": "b"}]}}),
     "compute.gpus.count": Entry({"compute": {"gpus": {"count": 2}}}, {"compute": {"gpus": {"count": 1}}}),
+    "compute.gpus.memoryPercent": Entry(
+        {"compute": {"gpus": {"memoryPercent": 40}}}, {"compute": {"gpus": {"count": 1}}}
+    ),
     "compute.gpus.resource": Entry(
         {"compute": {"gpus": {"resource": "amd.com/gpu"}}}, {"compute": {"gpus": {"count": 1}}}
     ),

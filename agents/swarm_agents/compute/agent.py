@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from swarm_agents.compute import registry
+from swarm_agents.compute import gpu, registry
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.retries import Waiting
 from swarm_agents.compute.speculation import Reading, Speculation
@@ -90,6 +90,8 @@ class ComputeAgent(AgentBase):
         registry.warm(settings.runtime.kernels, broken=_tell)
 
     def start(self) -> None:
+        identity, runtime = self.context.identity, self.context.settings.runtime
+        gpu.configure(share=runtime.gpu_memory, ordinal=identity.ordinal)
         self.context.on_wake(self._changed.set)
         self.state.lives += 1
         self.state.since = self.state.since or time.time()

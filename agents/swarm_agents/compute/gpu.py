@@ -132,6 +132,12 @@ class Device:
             self._slots = (_Slot(self), _Slot(self))
         self._entered: list[Any] = []
 
+    @property
+    def name(self) -> str:
+        """The device's name, as its maker calls it."""
+        name = self.xp.cuda.runtime.getDeviceProperties(self.number)["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
     def __enter__(self) -> Device:
         allocator = self.xp.cuda.using_allocator(self._pool.malloc)
         self._on.__enter__()

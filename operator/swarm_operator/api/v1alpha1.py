@@ -97,6 +97,13 @@ class Gpus(Model):
         "The device plugin's resource name, such as nvidia.com/gpu, amd.com/gpu or nvidia.com/mig-1g.10gb.",
         max_length=128,
     )
+    memory_percent: int = rolling(
+        80,
+        "How much of a device's memory an agent's kernels may take, in percent. Agents that share a device (time "
+        "slicing, MPS) should have less than 100 together.",
+        ge=1,
+        le=100,
+    )
 
 
 class Compute(Model):

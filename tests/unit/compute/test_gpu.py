@@ -13,6 +13,7 @@ import pytest
 from support.fakecupy import CUDARuntimeError, OutOfMemoryError, fake_device
 from support.kernelkit import assert_same, draw
 from swarm_agents.compute import gpu, registry
+from swarm_agents.compute.crossover import Measured, crossover, main, measure
 
 ON_GPU = [name for name in registry.names() if "cupy" in registry.get(name).implementations]
 
@@ -265,3 +266,40 @@ def test_warming_up_before_the_fork_touches_no_device(monkeypatch: pytest.Monkey
         warm = registry.get(name).implementations["cupy"].warm
         assert warm is not None
         warm()
+
+
+# -- where it pays
+
+
+def test_the_crossover_is_where_the_device_is_faster_from_then_on() -> None:
+    def rows(kernel: str, *times: tuple[float, float]) -> list[Measured]:
+        return [Measured(kernel, 10**i, device, cpu, "numba") for i, (device, cpu) in enumerate(times, 1)]
+
+    measured = [
+        *rows("always", (1, 2), (1, 3)),
+        *rows("never", (2, 1), (2, 1)),
+        *rows("late", (2, 1), (2, 2), (2, 3), (2, 9)),
+        *rows("by chance once", (1, 2), (2, 1), (2, 1)),
+        *rows("after chance", (1, 2), (2, 1), (1, 2)),
+    ]
+    assert crossover(measured) == {"always": 10, "never": None, "late": 1000, "by chance once": None} | {
+        "after chance": 1000
+    }
+
+
+def test_the_crossover_is_measured_for_every_kernel_that_a_device_computes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, fake_device())
+    monkeypatch.setattr("swarm_agents.compute.crossover.measure", lambda: measure(1000, repeats=1))
+    assert main() == 0
+    told = capsys.readouterr().out
+    for name in ON_GPU:
+        assert f"\n{name}: the" in told
+    assert told.startswith("NumPy\n")
+
+
+def test_without_a_device_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(gpu, "missing", lambda: "no such thing here")
+    assert main() == 1
+    assert capsys.readouterr() == ("", "no GPU: no such thing here\n")
