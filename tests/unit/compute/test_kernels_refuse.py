@@ -204,18 +204,36 @@ def test_a_call_beyond_memory_is_refused_before_anything_is_allocated(
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("name", LISTED)
+def test_where_there_is_no_memory_every_kernel_says_so_and_takes_none(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, call = registry.get(name), draw(name, 7)
+    assert kernel.needs is not None, f"say by `@{name.partition('.')[2]}.memory` what a call of {name} allocates"
+    for implementation in kernel.implementations:
+        monkeypatch.setattr(memory, "SMALL", 0)
+        monkeypatch.setattr(memory, "available", lambda: 0.0)
+        with pytest.raises(NotEnoughMemory, match=f"kernel {name} needs .* of memory, 0 bytes are available"):
+            kernel.run(*call, implementation=implementation)
+        monkeypatch.undo()
+        kernel.run(*call, implementation=implementation)
+
+
 @pytest.mark.parametrize("name", [name for name in SAMPLED if registry.get(name).needs is not None])
 def test_a_kernel_allocates_no_more_than_it_says(name: str) -> None:
     kernel = registry.get(name)
     needs = kernel.needs
     assert needs is not None
-    call = draw(name, 7)
-    said = needs(**kernel.signature.defaults | kernel.bind(*call))
-    kernel.run(*call, implementation=registry.REFERENCE)  # what is imported and cached at the first call is not its own
-    tracemalloc.start()
-    try:
-        kernel.run(*call, implementation=registry.REFERENCE)
-        taken = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert taken <= said + 64 * 1024
+    for seed in (7, 8, 9):
+        call = draw(name, seed)
+        said = needs(**kernel.signature.defaults | kernel.bind(*call))
+        for implementation in kernel.implementations:
+            # what is imported and cached at the first call is not its own
+            kernel.run(*call, implementation=implementation)
+            tracemalloc.start()
+            try:
+                kernel.run(*call, implementation=implementation)
+                taken = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert taken <= said + 64 * 1024, implementation

@@ -8,7 +8,7 @@ registers.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ def sha256_tree(data: Block, *, leaf: LeafBytes = 65536) -> bytes:
     """
     view = data.data
     return merkle_root([view[at : at + leaf] for at in range(0, len(view), leaf)])
+
+
+@sha256_tree.memory
+def _(data: Any, leaf: int, **_: Any) -> float:
+    return float(400.0 * (len(data) // leaf + 1))
 
 
 @sha256_tree.samples

@@ -54,6 +54,11 @@ def group_by(
     return _named(found.astype(np.int64), counts, sums, least, most)
 
 
+@group_by.memory
+def _(keys: Any, **_: Any) -> float:
+    return float(128.0 * len(keys))
+
+
 @group_by.samples
 def _(rng: np.random.Generator) -> Call:
     n, kinds = int(rng.integers(1, 3000)), int(rng.integers(1, 500))

@@ -54,6 +54,11 @@ def kmeans_step(
     return {"labels": labels, "sums": sums, "counts": counts, "inertia": float(nearest.sum())}
 
 
+@kmeans_step.memory
+def _(points: Any, centroids: Any, **_: Any) -> float:
+    return float(8.0 * len(points) * (2 * len(centroids) + len(points.T) + 8) + 64.0 * centroids.size)
+
+
 @kmeans_step.samples
 def _(rng: np.random.Generator) -> Call:
     n, features, k = int(rng.integers(1, 400)), int(rng.integers(1, 9)), int(rng.integers(1, 12))

@@ -65,6 +65,11 @@ def logistic_gradient(
     }
 
 
+@logistic_gradient.memory
+def _(features: Any, **_: Any) -> float:
+    return float(8.0 * features.size + 64.0 * len(features))
+
+
 @logistic_gradient.samples
 def _(rng: np.random.Generator) -> Call:
     n, features = int(rng.integers(1, 500)), int(rng.integers(1, 40))

@@ -57,7 +57,7 @@ def fir_bank(
 @fir_bank.memory
 def _(signal: Floats, taps: Floats, **_: Any) -> float:
     n, (filters, width) = signal.size, taps.shape
-    return float(8 * ((2 * filters + 1) * n + width))
+    return float(8 * ((2 * filters + 1) * n + width) + (1 << 18))
 
 
 @fir_bank.samples

@@ -226,6 +226,11 @@ def _random_frame(rng: np.random.Generator) -> bytes:
     return bytes(frame[: int(rng.integers(0, len(frame) + 1))] if rng.random() < 0.3 else frame)
 
 
+@parse_headers.memory
+def _(packets: Any, offsets: Any, **_: Any) -> float:
+    return float(2.0 * len(packets) + 400.0 * len(offsets))
+
+
 @parse_headers.samples
 def _(rng: np.random.Generator) -> Call:
     frames = [_random_frame(rng) for _ in range(int(rng.integers(1, 60)))]

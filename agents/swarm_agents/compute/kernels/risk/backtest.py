@@ -161,6 +161,11 @@ def _chi_square_tail(x: float, degrees: int) -> float:
     return math.erfc(math.sqrt(x / 2.0)) if degrees == 1 else math.exp(-x / 2.0)
 
 
+@backtest_window.memory
+def _(returns: Floats, window: int, **_: Any) -> float:
+    return float(96.0 * min(window, len(returns)) * len(returns.T) + 64.0 * returns.size)
+
+
 @backtest_window.samples
 def _(rng: np.random.Generator) -> Call:
     factors, window = int(rng.integers(1, 3)), int(rng.integers(60, 150))
@@ -169,6 +174,11 @@ def _(rng: np.random.Generator) -> Call:
     return call(
         returns, rng.normal(0, 1, factors), window=window, refit=int(rng.integers(1, 3)), model=model, level=0.95
     )
+
+
+@backtest.memory
+def _(profits: Floats, **_: Any) -> float:
+    return float(32.0 * len(profits))
 
 
 @backtest.samples

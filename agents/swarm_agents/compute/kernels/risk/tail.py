@@ -85,9 +85,19 @@ def what_if(moves: Returns, weights: Weights, *, level: Level = 0.99) -> dict[st
     return {"var": var, "es": es, "level": level, "contributions": contributions}
 
 
+@loss_tail.memory
+def _(profits: Floats, **_: Any) -> float:
+    return float(24.0 * len(profits))
+
+
 @loss_tail.samples
 def _(rng: np.random.Generator) -> Call:
     return call(rng.standard_t(4, int(rng.integers(1, 3000))), level=float(rng.uniform(0.9, 0.999)))
+
+
+@what_if.memory
+def _(moves: Floats, **_: Any) -> float:
+    return float(24.0 * moves.size + 64.0 * len(moves))
 
 
 @what_if.samples

@@ -205,10 +205,20 @@ def _(returns: Floats) -> dict[str, float]:
     return _garch_fit(COMPILED, returns)
 
 
+@ewma_volatility.memory
+def _(returns: Floats, **_: Any) -> float:
+    return float(64.0 * returns.size)
+
+
 @ewma_volatility.samples
 def _(rng: np.random.Generator) -> Call:
     shape = int(rng.integers(2, 400)), int(rng.integers(1, 6))
     return call(0.01 * rng.standard_t(5, shape), decay=float(rng.uniform(0.6, 0.99)))
+
+
+@garch_fit.memory
+def _(returns: Floats, **_: Any) -> float:
+    return float(64.0 * len(returns))
 
 
 @garch_fit.samples
