@@ -59,13 +59,14 @@ def _compiled(u: Floats, rate: float, steps: int, periodic: bool) -> Floats:
         a = np.pad(u, 1, "wrap")
         b = np.empty_like(a)
         for _ in range(steps):
-            jit.wrap(a)
-            jit.step(a, b, rate)
+            a[0], a[-1] = a[-2], a[1]
+            a[:, 0], a[:, -1] = a[:, -2], a[:, 1]
+            jit.step(a.ravel(), b.ravel(), rate, *a.shape)
             a, b = b, a
         return np.ascontiguousarray(a[1:-1, 1:-1])
     a, b = u.copy(), u.copy()
     for _ in range(steps):
-        jit.step(a, b, rate)
+        jit.step(a.ravel(), b.ravel(), rate, *a.shape)
         a, b = b, a
     return a
 
@@ -84,7 +85,8 @@ def _blocked(u: Floats, rate: float, steps: int, periodic: bool, threads: bool =
     around = steps if periodic else 0
     a = np.pad(u, around, "wrap") if periodic else u
     b = np.empty_like(u)
-    work = [(a, b, rate, steps, around, *tile) for tile in _tiles(u.shape)]
+    call = a.ravel(), *a.shape, b.ravel(), b.shape[1], rate, steps, around
+    work = [(*call, *tile) for tile in _tiles(u.shape)]
     if threads:
         team.run(jit.tile, work)
     else:
