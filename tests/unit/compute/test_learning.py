@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 
-from swarm_agents.compute import registry
+from support.kernelkit import assert_same
+from swarm_agents.compute import registry, team
 from swarm_agents.compute.kernels.learning.dense import ACTIVATIONS
 from swarm_agents.compute.kernels.learning.kmeans import next_centroids
 from swarm_agents.errors import BadArguments
@@ -150,3 +151,15 @@ def test_labels_that_are_no_probabilities_are_refused(bad: float) -> None:
     for implementation in LOGISTIC.implementations:
         with pytest.raises(BadArguments, match=r"'labels' must lie between 0 and 1: got .* at index 1"):
             LOGISTIC.run((np.ones((3, 2)), np.array([0.0, bad, 1.0]), np.ones(2)), implementation=implementation)
+
+
+@pytest.mark.parametrize("name", ["learning.kmeans_step", "learning.logistic_gradient"])
+def test_steps_on_several_threads_are_the_same_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "threads", lambda: 3)
+    rng = np.random.default_rng(8)
+    x, y, w = rng.normal(size=(30_001, 8)), rng.random(30_001), rng.normal(size=8)
+    arguments = (x, rng.normal(size=(5, 8))) if name == "learning.kmeans_step" else (x, y, w, 0.5)
+    kernel = registry.get(name)
+    assert len(team.pieces(len(x), least=1 + 65536 // 8)) > 1
+    one, other = (kernel.run(arguments, implementation=i) for i in ("numba", "threads"))
+    assert_same(one, other, 1e-9)

@@ -79,9 +79,10 @@ def _(keys: Ints, values: Floats) -> dict[str, Any]:
 def _grouped(keys: Ints, values: Floats) -> dict[str, Any]:
     from swarm_agents.compute.kernels.data import jit
 
-    groups, found, counts, figures = jit.group(keys, values)
-    order = np.argsort(found[:groups], kind="stable")
-    return _named(found[order], counts[order], *(row[order] for row in figures))
+    groups, found, figures = jit.group(keys, values)
+    order = np.argsort(found[:groups])
+    count, *others = (np.ascontiguousarray(column) for column in figures[order].T)
+    return _named(found[order], count.astype(np.int64), *others)
 
 
 def merge(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

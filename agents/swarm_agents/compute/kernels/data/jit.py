@@ -15,7 +15,7 @@ _ints = types.Array(int64, 1, "C", readonly=True)
 _floats = types.Array(float64, 1, "C", readonly=True)
 _own = int64[::1]
 _table = types.UniTuple(_own, 4)  # type: ignore[no-untyped-call]
-_groups = types.Tuple((int64, _own, _own, float64[:, ::1]))  # type: ignore[no-untyped-call]
+_groups = types.Tuple((int64, _own, float64[:, ::1]))  # type: ignore[no-untyped-call]
 
 
 @njit(int64(int64, int64), cache=True, nogil=True, forceinline=True)
@@ -87,52 +87,58 @@ def match(keys, offset, first, slot_keys, counts, chain, rows, matches):  # type
 
 @njit(_groups(_ints, _floats), cache=True, nogil=True)
 def group(keys, values):  # type: ignore[no-untyped-def]
-    """How many groups there are; their keys as they come, their counts, and sums, minima and maxima as rows.
+    """How many groups there are; their keys as they come; rows of count, sum, minimum and maximum.
 
-    The arrays may be longer than that.
+    The arrays may be longer than that. A slot holds its key beside the group's number, and a group its four figures in
+    one row, so that a row of the input touches two cache lines, however many groups there are. Counts are doubles,
+    which count to 2^53.
     """
     size = 1024
     mask = size - 1
-    table = np.full(size, -1, np.int64)
+    table = np.empty((size, 2), np.int64)
+    for at in range(size):
+        table[at, 1] = -1
     room = 512  # as many groups as a table that is half full can name
-    found, counts, figures = np.empty(room, np.int64), np.empty(room, np.int64), np.empty((3, room))
+    found, figures = np.empty(room, np.int64), np.empty((room, 4))
     groups = 0
     for i in range(keys.size):
         key, value = keys[i], values[i]
         at = _slot(key, mask)
-        while table[at] >= 0 and found[table[at]] != key:
+        while table[at, 1] >= 0 and table[at, 0] != key:
             at = (at + 1) & mask
-        g = table[at]
+        g = table[at, 1]
         if g >= 0:
-            counts[g] += 1
-            figures[0, g] += value
-            figures[1, g] = min(figures[1, g], value)
-            figures[2, g] = max(figures[2, g], value)
+            figures[g, 0] += 1.0
+            figures[g, 1] += value
+            figures[g, 2] = min(figures[g, 2], value)
+            figures[g, 3] = max(figures[g, 3], value)
             continue
         if groups == room:
             room *= 2
-            more_found, more_counts, more = np.empty(room, np.int64), np.empty(room, np.int64), np.empty((3, room))
+            more_found, more = np.empty(room, np.int64), np.empty((room, 4))
             for h in range(groups):
                 more_found[h] = found[h]
-                more_counts[h] = counts[h]
-                more[0, h], more[1, h], more[2, h] = figures[0, h], figures[1, h], figures[2, h]
-            found, counts, figures = more_found, more_counts, more
+                for k in range(4):
+                    more[h, k] = figures[h, k]
+            found, figures = more_found, more
             size *= 2
             mask = size - 1
-            table = np.full(size, -1, np.int64)
+            table = np.empty((size, 2), np.int64)
+            for h in range(size):
+                table[h, 1] = -1
             for h in range(groups):
                 to = _slot(found[h], mask)
-                while table[to] >= 0:
+                while table[to, 1] >= 0:
                     to = (to + 1) & mask
-                table[to] = h
+                table[to, 0], table[to, 1] = found[h], h
             at = _slot(key, mask)
-            while table[at] >= 0:
+            while table[at, 1] >= 0:
                 at = (at + 1) & mask
-        table[at] = groups
+        table[at, 0], table[at, 1] = key, groups
         found[groups] = key
-        counts[groups] = 1
-        figures[0, groups] = value + 0.0  # as 0.0 + value: there is no sum of −0.0
-        figures[1, groups] = value
-        figures[2, groups] = value
+        figures[groups, 0] = 1.0
+        figures[groups, 1] = value + 0.0  # as 0.0 + value: there is no sum of −0.0
+        figures[groups, 2] = value
+        figures[groups, 3] = value
         groups += 1
-    return groups, found, counts, figures
+    return groups, found, figures

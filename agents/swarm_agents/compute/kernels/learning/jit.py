@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numba import float32, float64, int64, njit, types
 
+from swarm_agents.compute.kernels.elementary import exponential, normal_cdf
+
 __all__ = ["activate", "assign", "logistic"]
 
 _vector = types.Array(float64, 1, "C", readonly=True)
@@ -32,24 +34,28 @@ def activate(z, bias, activation):  # type: ignore[no-untyped-def]
                 row[j] = max(row[j], float32(0.0)) if row[j] == row[j] else row[j]
         elif activation == 2:
             for j in range(outputs):
-                small = math.exp(-abs(row[j]))
-                row[j] = (float32(1.0) if row[j] >= 0 else small) / (float32(1.0) + small)
+                row[j] = float32(1.0 / (1.0 + exponential(-float64(row[j]))))
         elif activation == 3:
             for j in range(outputs):
-                row[j] = math.tanh(row[j])
+                x = float64(row[j])
+                power = exponential(min(max(2.0 * x, -60.0), 60.0))  # beyond 30 it is 1 to the last bit
+                row[j] = float32((power - 1.0) / (power + 1.0) if abs(x) > 1e-5 else x)
         elif activation == 4:
             for j in range(outputs):
-                row[j] = float32(0.5 * row[j] * math.erfc(-float64(row[j]) * math.sqrt(0.5)))
+                x = float64(row[j])
+                row[j] = float32(x * normal_cdf(x))
         elif activation == 5:
             largest = row[0]
             for j in range(outputs):
                 largest = max(largest, row[j])
-            total = float32(0.0)
+            total = 0.0
             for j in range(outputs):
-                row[j] = math.exp(row[j] - largest)
+                row[j] = float32(exponential(float64(row[j]) - float64(largest)))
+            for j in range(outputs):
                 total += row[j]
+            inverse = float32(1.0 / total)
             for j in range(outputs):
-                row[j] /= total
+                row[j] *= inverse
 
 
 @njit(float64(_matrix, _matrix, int64[::1], float64[:, ::1], int64[::1]), cache=True, nogil=True)
