@@ -89,19 +89,20 @@ class Forecaster:
         ways, kinds, count = len(horizons), len(METHODS), places
         self._depth = max(horizons) + 1
         self._steps = 0
-        self._value = np.full(count, np.nan)
-        self._missing = np.zeros(count)
+        self._value: _Array = np.full(count, np.nan)
+        self._missing: _Array = np.zeros(count)
         self._seen = np.zeros(count)
         self._past = np.full((_WINDOW, count), np.nan)
         self._means = {over: np.zeros(count) for over in (5.0, 15.0, 30.0, 60.0, 300.0)}
-        self._level, self._trend = np.zeros(count), np.zeros(count)
-        self._change = np.zeros(count)
+        self._level: _Array = np.zeros(count)
+        self._trend: _Array = np.zeros(count)
+        self._change: _Array = np.zeros(count)
         self._least, self._most = np.full(count, np.inf), np.full(count, -np.inf)
         #: What was said when: by step (a ring), horizon, method (the mixture after the last), series.
         self._said = np.full((self._depth, ways, kinds + 1, count), np.nan)
-        self._errors = np.zeros((ways, kinds + 1, count))
+        self._errors: _Array = np.zeros((ways, kinds + 1, count))
         self._true = np.zeros((ways, count))
-        self._spread = np.zeros((ways, count))
+        self._spread: _Array = np.zeros((ways, count))
         self._features = np.zeros((self._depth, count, _FEATURES))
         self._scales = np.zeros((self._depth, count))
         self._gram: _Array = np.zeros((ways, count, _FEATURES, _FEATURES))
@@ -200,7 +201,7 @@ class Forecaster:
         self._right += weighted * y[..., None]
         if self._steps % _EVERY == 0:
             ridge = _RIDGE * np.eye(_FEATURES)
-            self._line = np.linalg.solve(self._gram + ridge, self._right[..., None])[..., 0]
+            self._line = np.asarray(np.linalg.solve(self._gram + ridge, self._right[..., None])[..., 0], np.float64)
 
     def _follow(self, row: _Array, known: NDArray[np.bool_]) -> None:
         """Means, level and trend as they are after this second."""
