@@ -254,6 +254,14 @@ def test_threads_and_restarts_change_no_bit(kind: str) -> None:
     assert again["moments"].tobytes() == one["moments"].tobytes()
 
 
+def test_long_paths_are_looked_after_more_often_and_stay_the_same() -> None:
+    looks: list[bool] = []
+    options = {"paths": 8192, "steps": 20_000}
+    got = PATHS.run((100, 100, 1, 0.05, 0.2), options, ctx=Context(lambda: bool(looks.append(True))))
+    assert len(looks) == 4
+    assert got["price"] == pytest.approx(simulated(100, 100, 1, 0.05, 0.2, paths=8192, steps=100)["price"], rel=0.01)
+
+
 def test_chunks_merge_to_the_figures_of_one_long_run() -> None:
     market = 100, 100, 1, 0.05, 0.2
     whole = simulated(*market, paths=8192, steps=6, seed=9)

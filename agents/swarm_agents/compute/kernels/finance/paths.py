@@ -42,8 +42,9 @@ Kind = Literal["asian", "up-and-out", "up-and-in", "down-and-out", "down-and-in"
 Price = Annotated[float, Between(1e-9, 1e12)]
 Rate = Annotated[float, Between(-1.0, 1.0)]
 
-#: Pairs of a block, whose sums are made by themselves (that of `paths_jit`), and blocks between two looks at `ctx`.
-_BLOCK, _ROUND = 256, 64
+#: Pairs of a block, whose sums are made by themselves (that of `paths_jit`), and blocks between two looks at `ctx`:
+#: fewer for long paths, so that it is looked at every 50 ms or so, but enough for several threads.
+_BLOCK, _ROUND, _FEWEST, _LOOK = 256, 64, 4, 1 << 24
 #: E[max of a Brownian bridge's overshoot]: -ζ(1/2)/√(2π), by Broadie, Glasserman and Kou.
 _OVERSHOOT = 0.5825971579390107
 _MASK = np.uint64(0xFFFFFFFF)
@@ -208,9 +209,10 @@ def _simulate(simulation: _Simulation, o: dict[str, Any]) -> dict[str, Any]:
     match ctx.resume():
         case {"blocks": int() as done, "moments": np.ndarray() as kept}:
             moments = kept.copy()
-    sums = np.empty((_ROUND, 5))
+    round_ = max(_FEWEST, min(_ROUND, _LOOK // (_BLOCK * terms.steps)))
+    sums = np.empty((round_, 5))
     while done < blocks:
-        now = min(_ROUND, blocks - done)
+        now = min(round_, blocks - done)
         # A round's blocks are numbered from 0, its pairs from the round's first one on.
         part = terms._replace(first=_wrapped(terms.first + done * _BLOCK), pairs=terms.pairs - done * _BLOCK)
         simulation(part, 0, now, sums)
@@ -286,7 +288,7 @@ def monte_carlo_path(
 
     Raises:
         BadArguments: a barrier is missing, on the wrong side of the spot, or given for an Asian option.
-        TaskCancelled: it was cancelled; looked at every 32,768 paths.
+        TaskCancelled: it was cancelled; looked at every 32,768 paths, more often for more than 1000 steps.
     """
     o: dict[str, Any] = {"spot": spot, "strike": strike, "maturity": maturity, "rate": rate, "sigma": sigma}
     o |= {"kind": kind, "option": option, "barrier": barrier, "monitoring": monitoring, "dividend": dividend}
