@@ -353,3 +353,15 @@ def test_the_unit_of_money_does_not_matter(implementation: str, size: float) -> 
     assert other["var"] == pytest.approx(one["var"] * size, rel=1e-6)
     if size > 1e-300:
         assert other["dof"] == pytest.approx(one["dof"], rel=1e-6)
+
+
+def test_an_option_that_pays_on_no_path_is_worth_nothing_by_every_implementation() -> None:
+    """A factor made of rounding errors alone adds the control's price, or does not."""
+    kernel = registry.get("finance.monte_carlo_path")
+    market = 119.08679103777767, 88.448080105814, 0.38850945792155334, 0.049836698410987194, 0.13545333235813237
+    options = {"kind": "down-and-out", "option": "put", "barrier": 93.5222735353969, "dividend": 0.002014074718617337}
+    options |= {"steps": 22, "paths": 2672, "seed": 1119071503648439534, "chunk": 187141}
+    for implementation in kernel.implementations:
+        got = kernel.run(market, options, implementation=implementation)
+        assert abs(got["price"]) < 1e-12
+        assert got["beta"] == 0.0

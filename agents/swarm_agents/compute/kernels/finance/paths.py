@@ -227,11 +227,18 @@ def _wrapped(number: int) -> int:
     return number & 0xFFFFFFFFFFFFFFFF
 
 
+def _spread(square: float, mean: float) -> float:
+    """The variance of a mean square and a mean; what is within their rounding is none (payoffs that are all alike)."""
+    variance = square - mean * mean
+    return variance if variance > 1e-12 * square else 0.0
+
+
 def _figures(pairs: int, moments: Floats, known: float) -> dict[str, Any]:
     """From the sums of y, c, y², c² and y·c over all pairs, where y and c are less by the control's known price."""
     y, c, yy, cc, yc = (moments / pairs).tolist()
-    var_y, var_c, cov = max(yy - y * y, 0.0), max(cc - c * c, 0.0), yc - y * c
-    beta = cov / var_c if var_c > 0.0 else 0.0
+    var_y, var_c = _spread(yy, y), _spread(cc, c)
+    cov = yc - y * c if var_y and var_c else 0.0
+    beta = cov / var_c if var_c else 0.0
     left = max(var_y - beta * cov, 0.0)
     fair = pairs - 2  # a mean and a factor were estimated
     return {
