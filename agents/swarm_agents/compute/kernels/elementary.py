@@ -137,7 +137,7 @@ def cosine_sine(turns):  # type: ignore[no-untyped-def]
 def normal_cdf(x):  # type: ignore[no-untyped-def]
     """Φ(x): the probability that a standard normal variable is below x."""
     a = abs(x)
-    b = min(a, 37.5)  # beyond, Φ(-a) is below the smallest normal number
+    b = min(a, 37.4)  # beyond, Φ(-a) is below 1e-305, and taken for 0
     e = exponential(-0.5 * b * b)
     above = (
         (((((3.52624965998911e-02 * b + 0.700383064443688) * b + 6.37396220353165) * b + 33.912866078383) * b
@@ -149,7 +149,7 @@ def normal_cdf(x):  # type: ignore[no-untyped-def]
     )  # fmt: skip
     far = 2.506628274631 * (b + 1.0 / (b + 2.0 / (b + 3.0 / (b + 4.0 / (b + 0.65)))))
     tail = e * above / below if b < 7.07106781186547 else e / far
-    tail = tail if a <= 37.5 else 0.0
+    tail = tail if a <= 37.4 else 0.0
     tail = 0.5 if a == 0.0 else tail
     return 1.0 - tail if x > 0.0 else tail
 

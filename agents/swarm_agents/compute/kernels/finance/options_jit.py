@@ -57,9 +57,9 @@ def options(spot, strike, maturity, rate, sigma, sign, dividend, rows, begin, en
             d2 = d1 - deviation
             held = exponential(-dividend * t)
             paid = k * exponential(-r * t)
-            b = min(abs(d1), 37.5)
+            b = min(abs(d1), 37.4)
             density = 0.3989422804014327 * exponential(-0.5 * b * b)
-            density = density if abs(d1) <= 37.5 else 0.0
+            density = density if abs(d1) <= 37.4 else 0.0
             n1 = normal_cdf(sign * d1)
             n2 = normal_cdf(sign * d2)
             decay = s * held * density * v[4, i] / (2.0 * (1.0 if root == 0.0 else root))
