@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -19,9 +20,10 @@ from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import UnknownKernel, WrongKey
 from swarm_agents.resource import metrics
 from swarm_agents.resource.desk import Desk
+from swarm_agents.resource.foresight.watcher import Foresight
 from swarm_agents.resource.hub import Hub
 from swarm_agents.resource.rest import Rest
-from swarm_agents.resource.sensors import SENSORS, Sensors, shared_memory
+from swarm_agents.resource.sensors import SENSORS, Reading, Sensors, shared_memory
 from swarm_agents.resource.thermal import temperature, throttling
 from swarm_agents.runtime.agent import AsyncAgent
 from swarm_agents.wire.keys import load_keys
@@ -33,6 +35,12 @@ __all__ = ["ResourceAgent"]
 _LOOK = 0.02
 #: How often the Secret's files are read (seconds); the kubelet renews them in its own time, a minute as a rule.
 _KEYS = 1.0
+
+
+class Looker(Protocol):
+    """Somebody who acts on what the sensors say: called after each reading, with monotonic seconds."""
+
+    def look(self, now: float, readings: Mapping[str, Reading]) -> None: ...
 
 
 class ResourceAgent(AsyncAgent):
@@ -62,6 +70,12 @@ class ResourceAgent(AsyncAgent):
             }
         )
         self.sensors.read(self.context.settings.sensing.disabled)
+        context = self.context
+        self.foresight = Foresight(
+            context.board, lambda: context.settings.failover.dead_after, own=context.identity.pod
+        )
+        self.lookers: list[Looker] = [self.foresight]
+        self.unwell: set[str] = set()
         self.keys = load_keys(self.context.identity.keys_dir)
 
     async def run_async(self) -> None:
@@ -112,7 +126,7 @@ class ResourceAgent(AsyncAgent):
                 self.follow_keys(hub)
             if now >= due:
                 due = max(due + context.settings.sensing.interval, now)
-                self.sensors.read(context.settings.sensing.disabled)
+                self.look(now, self.sensors.read(context.settings.sensing.disabled))
                 rest.expire(now)
             context.scoreboard.set_running(hub.in_hand)
             pause = max(due - now, 0.0)
@@ -120,6 +134,17 @@ class ResourceAgent(AsyncAgent):
                 async with asyncio.timeout(pause if context.may_claim else min(pause, _LOOK)):
                     await self.changed.wait()
             self.changed.clear()
+
+    def look(self, now: float, readings: Mapping[str, Reading]) -> None:
+        """Has the lookers look; one that fails takes neither the others nor the hub with it, and is told of once."""
+        for looker in self.lookers:
+            name = type(looker).__name__
+            try:
+                looker.look(now, readings)
+            except Exception as error:
+                if name not in self.unwell:
+                    self.unwell.add(name)
+                    self.context.log.exception("a look at the sensors failed", looker=name, reason=str(error))
 
     def follow_keys(self, hub: Hub) -> None:
         """Has the hub go by the Secret's files as they are now, unless they can't be used."""
@@ -152,7 +177,7 @@ class ResourceAgent(AsyncAgent):
             self.hub.resume()
 
     def metrics(self) -> bytes:
-        return metrics.text(self.context.board, self.context.identity.node, self.hub, self.sensors)
+        return metrics.text(self.context.board, self.context.identity.node, self.hub, self.sensors, self.foresight)
 
     def kernels(self) -> list[dict[str, str]]:
         """Names, signatures and summaries of the kernels that this release and the settings' modules register."""
@@ -180,6 +205,7 @@ class ResourceAgent(AsyncAgent):
             ],
             "events": dict(hub.counts) if hub else {},
             "sensors": self.sensors.report(),
+            "foresight": self.foresight.report(),
         }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from swarm_agents.exported import Declared, Table
+from swarm_agents.resource.foresight.forecast import HORIZONS
 from swarm_agents.resource.sensors import Availability
 from swarm_agents.runtime.exported import PRIORITIES
 from swarm_agents.shm.layout import EVENT_NAMES, PATHS, STATE_NAMES
 from swarm_agents.shm.members import ROLES
 
-__all__ = ["BOARD", "EVENTS", "HUB", "MEMBERS", "NODE", "OPERATIONS", "RECLAIMED"]
+__all__ = ["BOARD", "EVENTS", "FORESIGHT", "HUB", "MEMBERS", "NODE", "OPERATIONS", "RECLAIMED"]
 
 MEMBERS: Final = tuple(map(str, ROLES))
 #: What members count, by any path and priority; the rest of it is among the events.
@@ -159,4 +160,23 @@ NODE: Final = Table(
         "Times that the CPUs slowed down for heat, cores and packages together",
         sensor="throttling",
     ),
+)
+
+_AHEAD: Final = {"horizon": f"{len(HORIZONS)}, seconds: {', '.join(map(str, HORIZONS))}"}
+
+FORESIGHT: Final = Table(
+    "The node's forecasts",
+    "Exported by the node's resource agent; NaN while the sensor is unavailable. `GET /v1/swarm` has the intervals.",
+    Declared("swarm_node_forecast_cpu_busy_ratio", "gauge", "Share of CPU time that will be used", _AHEAD),
+    Declared("swarm_node_forecast_memory_available_bytes", "gauge", "Memory that will be available", _AHEAD),
+    Declared("swarm_node_forecast_temperature_celsius", "gauge", "What the hottest sensor will show", _AHEAD),
+    Declared("swarm_node_forecast_load1", "gauge", "What the load average of one minute will be", _AHEAD),
+    Declared(
+        "swarm_node_forecast_error_ratio",
+        "gauge",
+        "Mean absolute error of the forecasts lately, as a share of that of the last value; 1 where that is the "
+        "forecast, for nothing was better here; NaN before the first has come true",
+        {"series": "4: cpu, memory, temperature, load"} | _AHEAD,
+    ),
+    Declared("swarm_node_foresight_seconds", "counter", "CPU seconds that forecasts and verdicts have taken"),
 )

@@ -12,10 +12,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from swarm_agents.resource.board_metrics import BoardMetrics
-from swarm_agents.resource.exported import EVENTS, HUB, NODE
+from swarm_agents.resource.exported import EVENTS, FORESIGHT, HUB, NODE
+from swarm_agents.resource.foresight.forecast import HORIZONS
+from swarm_agents.resource.foresight.watcher import NODE_SERIES
 from swarm_agents.resource.sensors import Availability
 
 if TYPE_CHECKING:
+    from swarm_agents.resource.foresight.forecast import Forecast
+    from swarm_agents.resource.foresight.watcher import Foresight
     from swarm_agents.resource.hub import Hub
     from swarm_agents.resource.sensors import Sensors
     from swarm_agents.shm.board import Board
@@ -23,11 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["text"]
 
 
-def text(board: Board, node: str, hub: Hub | None, sensors: Sensors) -> bytes:
+def text(board: Board, node: str, hub: Hub | None, sensors: Sensors, foresight: Foresight | None = None) -> bytes:
     """Everything in Prometheus' text format; without a hub (it is being made anew) the board's all the same."""
     registry = CollectorRegistry()
     registry.register(BoardMetrics(board, node))
     registry.register(_NodeMetrics(sensors))
+    if foresight is not None:
+        registry.register(_ForesightMetrics(foresight))
     if hub is not None:
         registry.register(_HubMetrics(hub))
     return generate_latest(registry)
@@ -81,3 +87,31 @@ class _NodeMetrics(Collector):
                     one.name, math.nan
                 )  # there all the same: a query over it is not empty, it is unknown
                 yield one.counter(((), value)) if one.kind == "counter" else one.gauge(((), value))
+
+
+class _ForesightMetrics(Collector):
+    """What comes, and how wrong it has been."""
+
+    def __init__(self, foresight: Foresight) -> None:
+        self._foresight = foresight
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._foresight.forecasts()
+        errors = []
+        for name, value in NODE_SERIES.items():
+            known = found.get(name, {})
+            yield FORESIGHT[f"swarm_node_forecast_{value}"].gauge(
+                *(((str(at),), known[at].value if at in known else math.nan) for at in HORIZONS)
+            )
+            for at in HORIZONS:
+                errors.append(((name, str(at)), _share(known[at]) if at in known else math.nan))
+        yield FORESIGHT["swarm_node_forecast_error_ratio"].gauge(*((labels, share) for labels, share in errors))
+        yield FORESIGHT["swarm_node_foresight_seconds"].counter(((), self._foresight.spent))
+
+
+def _share(forecast: Forecast) -> float:
+    """Of the last value's error: 1 where neither has any."""
+    return forecast.error / forecast.error_last if forecast.error_last else 1.0

@@ -34,6 +34,12 @@ POD: Final = Table(
     Declared("swarm_agent_active", "gauge", "1 while the agent takes part, 0 for a standby in wait"),
     Declared("swarm_agent_draining", "gauge", "1 while the agent claims nothing more"),
     Declared("swarm_agent_unfit", "gauge", "1 while the agent takes no tasks because its place is not as required"),
+    Declared(
+        "swarm_agent_failure_probability_ratio",
+        "gauge",
+        "How likely the agent is to fail soon (0 to 1), as its supervisor and the node's resource agent reckon; "
+        "`GET /v1/status` says why",
+    ),
     Declared("swarm_agent_restarts", "counter", "Agents that this pod's supervisor has replaced after they died"),
     Declared("swarm_agent_rejoins", "counter", "Times that the agent found itself fenced and rejoined"),
     Declared("swarm_agent_cores", "gauge", "CPUs that the agent may run on"),

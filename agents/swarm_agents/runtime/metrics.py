@@ -89,6 +89,7 @@ class Metrics(Collector):
             ("swarm_agent_active", supervisor.acting),
             ("swarm_agent_draining", supervisor.draining),
             ("swarm_agent_unfit", bool(supervisor.unfit)),
+            ("swarm_agent_failure_probability_ratio", supervisor.outlook.forecast.probability),
             ("swarm_agent_cores", len(cores.cpus)),
             ("swarm_agent_cores_exclusive", math.nan if cores.exclusive is None else cores.exclusive),
             ("swarm_agent_cores_exclusive_wanted", supervisor.wishes.pins),

@@ -1,9 +1,11 @@
 """Watches what `prospects` reckons with, on behalf of one supervisor: memory, deaths, heartbeats, once in two seconds.
 
 `GET /v1/status` says the forecast, and an event `FailurePredicted` is recorded when it passes what the least certain
-Swarm would act upon; what is done about it is the operator's (`failover.prediction`). It costs three small files and a
-look at the board; nothing is read of a container's memory where there is none of its own: outside of one (an embedded
-cluster's agents, where the supervisor is not the first process) the limit that the kernel shows is somebody else's.
+Swarm would act upon; what is done about it is the operator's (`failover.prediction`). What the node's resource agent
+foresees of the agent comes to it as well (see `foreseen`), and the graver of the two is the figure. It costs four small
+files and a look at the board; nothing is read of a container's memory where there is none of its own: outside of one
+(an embedded cluster's agents, where the supervisor is not the first process) the limit that the kernel shows is
+somebody else's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm_agents.errors import BoardMismatch
+from swarm_agents.runtime.foreseen import read_foreseen
 from swarm_agents.runtime.prospects import Forecast, Prospects
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class Outlook:
         age = self._silent()
         if age is not None:
             prospects.silence(age)
-        self.forecast = prospects.forecast(now, supervisor.settings.failover.dead_after)
+        self.forecast = self._graver(now, prospects.forecast(now, supervisor.settings.failover.dead_after))
         if self.forecast.probability < LIKELY / 2:
             self._told = False
         elif self.forecast.probability >= LIKELY and not self._told:
@@ -82,6 +85,19 @@ class Outlook:
     def report(self) -> dict[str, Any]:
         """The part of `GET /v1/status` that tells of it."""
         return {"failing": {"probability": self.forecast.probability, "reasons": [*self.forecast.reasons]}}
+
+    def _graver(self, now: float, own: Forecast) -> Forecast:
+        """The graver of the supervisor's own forecast and of what the node's resource agent foresees (`foreseen`).
+
+        They see some of the same signs, so the two are not held for independent.
+        """
+        agent, board = self._supervisor.agent, self._supervisor.board
+        if agent is None:
+            return own
+        seen = read_foreseen(board.directory, now, agent.index, agent.epoch)
+        if seen is None or seen.probability <= own.probability:
+            return own
+        return Forecast(seen.probability, (*seen.reasons, *own.reasons))
 
     def _words(self) -> dict[str, Any]:
         return {"probability": self.forecast.probability, "why": "; ".join(self.forecast.reasons)}

@@ -142,6 +142,10 @@ class Forecaster:
             )
         return found
 
+    def forget(self, place: int) -> None:
+        """The place is another series' from now on."""
+        self._missing[place] = _STALE + 1.0
+
     def _better(self, way: int, place: int) -> bool:
         mixture, last = self._errors[way, -1, place], self._errors[way, 0, place]
         return bool(self._true[way, place] >= ENOUGH and mixture < GATE * last)

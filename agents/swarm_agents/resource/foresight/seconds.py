@@ -35,6 +35,7 @@ class Seconds:
         self.places: dict[str, int] = {}
         self.refused = 0
         self._most = places
+        self._free = list(range(places))[::-1]
         self._sums = np.zeros(places)
         self._counts = np.zeros(places)
         #: The second that is being filled (of the caller's clock), and the last time seen.
@@ -53,13 +54,21 @@ class Seconds:
                 continue
             at = places.get(name)
             if at is None:
-                if len(places) >= self._most:
+                if not self._free:
                     self.refused += 1
                     continue
-                at = places[name] = len(places)
+                at = places[name] = self._free.pop()
             sums[at] += value
             counts[at] += 1.0
         return ended
+
+    def release(self, name: str) -> int | None:
+        """Frees a series' place for another one; returns it, None if it had none."""
+        at = self.places.pop(name, None)
+        if at is not None:
+            self._sums[at] = self._counts[at] = 0.0
+            self._free.append(at)
+        return at
 
     def _turn(self, now: float) -> list[NDArray[np.float64]]:
         if not math.isfinite(now):
