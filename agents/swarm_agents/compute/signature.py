@@ -295,6 +295,8 @@ def _native(value: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndar
     wanted = dtype if dtype is not None else value.dtype.newbyteorder("=")
     if not (value.flags.c_contiguous and value.flags.aligned and value.dtype == wanted):
         memory.require(value.size * wanted.itemsize, f"an array of shape {value.shape}, as {wanted},")
+        with np.errstate(over="ignore"):  # a double beyond single precision becomes infinity, which is looked for later
+            return np.require(value, wanted, ["C_CONTIGUOUS", "ALIGNED"]).reshape(value.shape)
     return np.require(value, wanted, ["C_CONTIGUOUS", "ALIGNED"]).reshape(value.shape)
 
 

@@ -280,7 +280,11 @@ class Runtime(Model):
     log_level: Literal["debug", "info", "warning", "error"] = live("info", "The agents' log level.")
     threads: int = rolling(0, "Threads of a parallel kernel; 0: the agent's whole CPUs.", ge=0, le=1024)
     kernel_modules: list[_Module] = rolling(
-        [], "Python modules in the image that register further kernels.", max_length=32, schema=SET
+        [],
+        "Python modules in the image that register further kernels. Installed packages with an entry point in the "
+        "group agentswarm.kernels are found without being named; one that is named must be importable.",
+        max_length=32,
+        schema=SET,
     )
 
 

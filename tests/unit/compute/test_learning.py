@@ -163,3 +163,14 @@ def test_steps_on_several_threads_are_the_same_steps(name: str, monkeypatch: pyt
     assert len(team.pieces(len(x), least=1 + 65536 // 8)) > 1
     one, other = (kernel.run(arguments, implementation=i) for i in ("numba", "threads"))
     assert_same(one, other, 1e-9)
+
+
+def test_numbers_beyond_single_precision_are_refused_and_sums_beyond_it_are_infinite() -> None:
+    """Without a warning, which would be a line in an agent's log for each task."""
+    with pytest.raises(BadArguments, match=r"'x' must be .*: got inf at index \[0, 0\]"):
+        DENSE(np.full((2, 2), 1e300), np.ones((2, 2)), np.zeros(2))
+    for implementation in ("numpy", "numba"):
+        for activation, expected in (("relu", np.inf), ("tanh", 1.0), ("sigmoid", 1.0), ("linear", np.inf)):
+            layer = np.full((1, 2), 3e38, np.float32), np.ones((2, 1), np.float32), np.zeros(1, np.float32)
+            got = DENSE.run(layer, {"activation": activation}, implementation=implementation)
+            assert got[0, 0] == expected

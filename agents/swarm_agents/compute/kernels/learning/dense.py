@@ -37,11 +37,22 @@ def dense(
 ) -> Floats:
     """A dense layer's answers, float32 [n, outputs]: activation(x·weights + bias); softmax is over each row's outputs.
 
-    Double precision that comes in is rounded to single. Sums that pass float32's range give infinities, as in BLAS.
+    Double precision that comes in is rounded to single. Sums that pass float32's range give infinities, and
+    those NaN in softmax and gelu.
     """
+    return _activated(_product(x, weights) + bias, activation)
+
+
+def _product(x: Floats, weights: Floats) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: Floats = x @ weights
+        return product
+
+
+@np.errstate(over="ignore", invalid="ignore", under="ignore")
+def _activated(z: Floats, activation: Activation) -> Floats:
     from scipy.special import erfc, expit
 
-    z: Floats = x @ weights + bias
     match activation:
         case "relu":
             return np.maximum(z, np.float32(0))
@@ -77,6 +88,6 @@ def _(rng: np.random.Generator) -> Call:
 def _(x: Floats, weights: Floats, bias: Floats, activation: Activation = "relu") -> Floats:
     from swarm_agents.compute.kernels.learning import jit
 
-    z: Floats = x @ weights
+    z = _product(x, weights)
     jit.activate(z, bias, ACTIVATIONS.index(activation))
     return z

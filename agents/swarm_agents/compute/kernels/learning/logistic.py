@@ -53,12 +53,14 @@ def logistic_gradient(
         BadArguments: a label is below 0 or above 1.
     """
     _check(labels)
-    z = features @ weights + bias
-    small = np.exp(-np.abs(z))
-    loss = np.maximum(z, 0.0) - labels * z + np.log1p(small)
-    error = np.where(z >= 0, 1.0, small) / (1.0 + small) - labels
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = features @ weights + bias
+        small = np.exp(-np.abs(z))
+        loss = np.maximum(z, 0.0) - labels * z + np.log1p(small)
+        error = np.where(z >= 0, 1.0, small) / (1.0 + small) - labels
+        gradient = error @ features
     return {
-        "gradient": error @ features,
+        "gradient": gradient,
         "bias": float(error.sum()),
         "loss": float(loss.sum()),
         "count": len(labels),

@@ -47,7 +47,8 @@ def _check(image: Floats) -> None:
 def dct8(image: Annotated[Floats, Dims("height", "width"), Finite()], *, inverse: bool = False) -> Floats:
     """The orthonormal DCT-II of each 8x8 block, float64 [height, width]; with `inverse`, the block of the coefficients.
 
-    Coefficient (u, v) of a block lies where the block's pixel (u, v) was: (0, 0) is 8 times its mean.
+    Coefficient (u, v) of a block lies where the block's pixel (u, v) was: (0, 0) is 8 times its mean. Pixels
+    beyond 1e307 give infinities or NaN.
 
     Raises:
         BadArguments: the height or the width is no multiple of 8.
@@ -56,7 +57,8 @@ def dct8(image: Annotated[Floats, Dims("height", "width"), Finite()], *, inverse
     height, width = image.shape
     blocks = image.reshape(height // 8, 8, width // 8, 8).transpose(0, 2, 1, 3)
     matrix = BASIS.T if inverse else BASIS
-    turned = matrix @ blocks @ matrix.T
+    with np.errstate(over="ignore", invalid="ignore"):
+        turned = matrix @ blocks @ matrix.T
     return np.ascontiguousarray(turned.transpose(0, 2, 1, 3)).reshape(height, width)
 
 

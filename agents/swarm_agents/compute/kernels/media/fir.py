@@ -49,8 +49,9 @@ def fir_bank(
     """
     width, n = taps.shape[1], signal.size
     padded, out = _padded(signal, history, width), np.zeros((len(taps), n))
-    for k in range(width):
-        out += taps[:, k, None] * padded[None, width - 1 - k : width - 1 - k + n]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(width):
+            out += taps[:, k, None] * padded[None, width - 1 - k : width - 1 - k + n]
     return out
 
 

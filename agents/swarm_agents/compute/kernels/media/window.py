@@ -52,8 +52,8 @@ def window_stats(
 ) -> dict[str, Floats]:
     """Of each window of consecutive samples `mean`, `variance`, `minimum`, `maximum`: arrays [n − window + 1].
 
-    `variance` is the sum of squared deviations over window − ddof, in the samples' unit squared. Samples whose squares
-    pass 1e308 have an infinite variance or NaN for one.
+    `variance` is the sum of squared deviations over window − ddof, in the samples' unit squared. Of samples beyond
+    1e150 means and variances may be infinite or NaN.
 
     Raises:
         BadArguments: a window longer than the samples, or ddof = 1 with a window of 1.
