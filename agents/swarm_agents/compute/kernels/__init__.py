@@ -11,6 +11,7 @@ from swarm_agents.compute.kernels import (
     risk,
     science,
     sha256,
+    vector,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "risk",
     "science",
     "sha256",
+    "vector",
 ]
