@@ -1,0 +1,9 @@
+"""The rows of sampling."""
+
+from __future__ import annotations
+
+from harness import Row
+
+__all__ = ["ROWS"]
+
+ROWS: tuple[Row, ...] = ()
