@@ -91,8 +91,8 @@ bench-failover: $(BENCH_READY) ## Measure deaths, hangs and takeovers against th
 	@$(BENCH)/bin/python tests/benchmarks/failover/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --minutes $(MINUTES)
 
 .PHONY: bench-resource
-bench-resource: $(BENCH_READY) ## Measure what the resource agents sense, foresee and do against their goals; ROWS=, ROUNDS=
-	@$(BENCH)/bin/python tests/benchmarks/resource/bench.py --rounds $(ROUNDS) --rows '$(ROWS)'
+bench-resource: $(BENCH_READY) ## Measure what the resource agents sense, foresee and do against their goals; ROWS=, ROUNDS=, MINUTES=10
+	@$(BENCH)/bin/python tests/benchmarks/resource/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --minutes $(MINUTES)
 
 .PHONY: bench-operator
 bench-operator: $(READY) ## Measure the operator against its goals; ROWS=, ROUNDS=; SWARM_TEST_KUBECONFIG=path

@@ -17,9 +17,9 @@ The methods
   sums that forget, each sample weighted by one over how wrong the line was on it (Schlossmacher, "An iterative
   technique for absolute deviations curve fitting", 1973).
 
-The mixture: weights are a method's mean absolute error to the power of -`_SHARP`, so one that is twice as wrong hardly
-counts. The interval is the mixture's (or the last value's) own recent errors: the running 90 % quantile of their size,
-followed by steps up and down (Robbins and Monro, 1951).
+The mixture: weights are a method's mean absolute error to the power of -`_SHARP`, so one that is a fifth more wrong
+hardly counts. The interval is the mixture's (or the last value's) own recent errors: the running 90 % quantile of their
+size, followed by steps up and down (Robbins and Monro, 1951).
 
 Invariants: what is not known (NaN) teaches nothing and is not forecast until the series is back; no state is ever
 infinite; the forecast of a share stays within what was seen and a little more.
@@ -42,16 +42,16 @@ __all__ = ["GATE", "HORIZONS", "METHODS", "Forecast", "Forecaster"]
 HORIZONS = (1, 10, 60)
 METHODS = ("last", "fast", "slow", "holt", "median", "steady", "regression")
 #: The mixture is used where its error is below this share of the last value's.
-GATE = 0.98
+GATE = 0.95
 #: Forecasts that have come true before a method is believed.
 ENOUGH = 30
 
-_SHARP = 6.0
+_SHARP = 12.0
 #: Errors are forgotten over so many seconds (the time constant of the mean).
-_ERRORS_OVER = 300.0
+_ERRORS_OVER = 600.0
 #: The regression's samples, too.
 _SAMPLES_OVER = 1200.0
-_RIDGE = 3.0
+_RIDGE = 10.0
 _EVERY = 5
 _WINDOW = 64
 _HOLT_LEVEL, _HOLT_TREND, _HOLT_DAMPED = 0.4, 0.1, 0.93
