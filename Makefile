@@ -85,6 +85,10 @@ $(BENCH_READY): pyproject.toml tests/benchmarks/environment.py $(READY)
 bench-transport: $(BENCH_READY) ## Measure the data plane against its peers; ROWS=name,name and ROUNDS=5 for less
 	@$(BENCH)/bin/python tests/benchmarks/transport/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --wrap '$(WRAP)'
 
+.PHONY: bench-compute
+bench-compute: $(BENCH_READY) ## Measure kernels and agents against C, NumPy, BLAS, Ray and joblib; ROWS=, ROUNDS=5; needs gcc
+	@$(BENCH)/bin/python tests/benchmarks/compute/bench.py --rounds $(ROUNDS) --rows '$(ROWS)' --wrap '$(WRAP)'
+
 MINUTES ?= 10
 .PHONY: bench-failover
 bench-failover: $(BENCH_READY) ## Measure deaths, hangs and takeovers against their goals; ROWS=, ROUNDS=, MINUTES=10 of overload
