@@ -30,6 +30,8 @@ _ENOUGH = 3
 _SHORT = 0.4
 #: Nothing is foretold more certainly than this share of the way to go.
 _SHARE = 0.15
+#: What is less likely than this to go on for long enough is not reckoned with any further.
+_NEGLIGIBLE = 0.04
 #: A climb to where it has been before, and come back from, is so much less likely to go on.
 _TURNED = 0.4
 #: The lowest value is sought in so many stretches of so many seconds.
@@ -102,11 +104,13 @@ class Climb:
         last = self._points[-1][1]
         if last >= limit:
             return 1.0
-        enough = min(self._reaches(limit, seconds, self._window), self._reaches(limit, seconds, self._window * _SHORT))
         lowest, since = min((low, -at) for at, low, _ in self._lows)
         before = max((high for at, _, high in self._lows if at < -since), default=-math.inf)
         climbed = last - lowest
         lasts = climbed / (climbed + limit - last)  # both at the same pace
+        if lasts < _NEGLIGIBLE:  # most of the time
+            return 0.0
+        enough = min(self._reaches(limit, seconds, self._window), self._reaches(limit, seconds, self._window * _SHORT))
         return enough * lasts * (_TURNED if before >= last else 1.0)
 
     def _reaches(self, limit: float, seconds: float, window: float) -> float:

@@ -164,11 +164,10 @@ class Hazards:
         self._limit = limit
         self._memory.add(now, used)
         probability = self._memory.exceeds(limit, HORIZON)
-        value, _ = self._memory.ahead(HORIZON)
-        return (
-            probability,
-            f"memory {100 * used / limit:.0f} % of what it may have, {100 * value / limit:.0f} % in 60 s",
-        )
+        why = f"memory {100 * used / limit:.0f} % of what it may have"
+        if probability >= WORTH_TELLING:
+            why += f", {100 * self._memory.ahead(HORIZON)[0] / limit:.0f} % in 60 s"
+        return probability, why
 
     def _by_heat(self, now: float, signs: Signs) -> tuple[float, str]:
         heat, limit = _known(signs.heat), _known(signs.heat_limit)
@@ -176,8 +175,10 @@ class Hazards:
             return 0.0, ""
         self._heat.add(now, heat)
         probability = self._heat.exceeds(limit, HORIZON)
-        value, _ = self._heat.ahead(HORIZON)
-        return probability, f"{heat:.0f} °C, {value:.0f} °C in 60 s and switched off at {limit:.0f} °C"
+        why = f"{heat:.0f} °C and switched off at {limit:.0f} °C"
+        if probability >= WORTH_TELLING:
+            why += f", {self._heat.ahead(HORIZON)[0]:.0f} °C in 60 s"
+        return probability, why
 
     def _by_silence(self, signs: Signs) -> tuple[float, str]:
         age = _known(signs.age)
@@ -270,6 +271,8 @@ class Hazards:
         return 0.9 * probability, f"{100 * share:.0f} % of its tasks end in errors"
 
     def _by_contention(self, now: float, signs: Signs) -> tuple[float, str]:
+        if signs.stolen is None and signs.throttled is None:
+            return 0.0, ""
         taken = 1.0 - math.prod(
             1.0 - min(max(_known(each) or 0.0, 0.0), 1.0) for each in (signs.stolen, signs.throttled)
         )
