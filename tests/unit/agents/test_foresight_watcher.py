@@ -75,6 +75,27 @@ def test_an_agent_that_dies_again_and_again_is_foretold_to_its_supervisor(tmp_pa
     assert outlook.report()["failing"]["probability"] == 0.0
 
 
+def test_what_the_node_suffers_from_counts_for_its_agents(tmp_path: Path) -> None:
+    board, clock = make_board(tmp_path), Clock()
+    foresight = Foresight(board, lambda: 0.8, clock=clock)
+    member = board.join("one", "compute")
+    for at in range(90):
+        clock.now += 1.0
+        board.heartbeat(member)
+        worse = max(0, at - 50)
+        foresight.look(
+            clock.now,
+            reading(
+                cpu_steal_ratio=min(0.02 * worse, 1.0),
+                disk_wait_seconds=0.004 * 1.15**worse,
+                temperature_celsius=50.0 + 1.2 * worse,
+                temperature_critical_celsius=105.0,
+            ),
+        )
+    by_sign = foresight.verdicts["one"].by_sign
+    assert {sign for sign, probability in by_sign.items() if probability > 0.3} == {"contention", "disk", "heat"}
+
+
 def test_a_verdict_that_is_over_is_taken_back(tmp_path: Path) -> None:
     board, clock = make_board(tmp_path), Clock()
     foresight = Foresight(board, lambda: 0.8, clock=clock)

@@ -195,7 +195,7 @@ class Foresight:
             heat=heat,
             heat_limit=None if heat is None else values.get("temperature_critical_celsius", _HEAT_LIMIT),
             stolen=values.get("cpu_steal_ratio"),
-            disk=values.get("disk_latency_seconds"),
+            disk=values.get("disk_wait_seconds"),
             deaths=agent.deaths,
         )
 
