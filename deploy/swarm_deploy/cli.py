@@ -32,6 +32,7 @@ COMMANDS = {
     "run": "Run one kernel on a swarm and print its result.",
     "top": "Watch a swarm live.",
     "agents": "List a swarm's agents.",
+    "sensors": "Show what each node's sensors say: which are available, their values, and why one is not.",
     "events": "List what happened to a swarm: deaths, takeovers, restarts, and what the operator did.",
     "aside": "List the tasks that were given up, and who died over them.",
     "audit": "Show who changed a swarm, when, and from what to what; --verify checks that the trail is whole.",

@@ -35,6 +35,11 @@ class NodeReport:
         members = [m for m in self.report.get("members", ()) if m.get("role") in ("compute", "standby", "resource")]
         return sorted(members, key=lambda m: (m["role"] == "resource", m["role"], m["name"]))
 
+    @property
+    def sensors(self) -> dict[str, Any]:
+        """What the node's sensors say, by name."""
+        return dict(self.report.get("sensors", {}))
+
 
 class Reporter:
     """Keeps a connection to each hub, and asks them all at once."""

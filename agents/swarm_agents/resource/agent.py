@@ -23,8 +23,7 @@ from swarm_agents.resource.desk import Desk
 from swarm_agents.resource.foresight.watcher import Foresight
 from swarm_agents.resource.hub import Hub
 from swarm_agents.resource.rest import Rest
-from swarm_agents.resource.sensors import SENSORS, Reading, Sensors, shared_memory
-from swarm_agents.resource.thermal import temperature, throttling
+from swarm_agents.resource.sensing import Reading, make_sensors
 from swarm_agents.runtime.agent import AsyncAgent
 from swarm_agents.wire.keys import load_keys
 from swarm_agents.wire.report import describe_board
@@ -61,15 +60,7 @@ class ResourceAgent(AsyncAgent):
         import zmq.utils.monitor  # noqa: F401
 
     def start(self) -> None:
-        self.sensors = Sensors(
-            {
-                **SENSORS,
-                "shared_memory": shared_memory(self.context.board.directory),
-                "temperature": temperature(),
-                "throttling": throttling(),
-            }
-        )
-        self.sensors.read(self.context.settings.sensing.disabled)
+        self.sensors = make_sensors(self.context.board.directory)
         context = self.context
         self.foresight = Foresight(
             context.board, lambda: context.settings.failover.dead_after, own=context.identity.pod
@@ -95,6 +86,7 @@ class ResourceAgent(AsyncAgent):
             tell=context.tell,
         )
         rest = Rest(hub, self.keys.token, report=self.report, kernels=self.kernels)
+        self.sensors.start(lambda: context.settings.sensing.interval, lambda: context.settings.sensing.disabled)
         try:
             await rest.start(identity.pod_ip, settings.transport.rest_port)
             hub.start()
@@ -102,6 +94,7 @@ class ResourceAgent(AsyncAgent):
             self.context.announce_ready()
             await self._serve(hub, rest)
         finally:
+            self.sensors.stop()
             self.hub = self.rest = None
             await rest.close()
             await hub.close()
@@ -126,7 +119,8 @@ class ResourceAgent(AsyncAgent):
                 self.follow_keys(hub)
             if now >= due:
                 due = max(due + context.settings.sensing.interval, now)
-                self.look(now, self.sensors.read(context.settings.sensing.disabled))
+                self.sensors.watch()
+                self.look(now, self.sensors.readings)
                 rest.expire(now)
             context.scoreboard.set_running(hub.in_hand)
             pause = max(due - now, 0.0)

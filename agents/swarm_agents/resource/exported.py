@@ -6,7 +6,9 @@ from typing import Final
 
 from swarm_agents.exported import Declared, Table
 from swarm_agents.resource.foresight.forecast import HORIZONS
-from swarm_agents.resource.sensors import Availability
+from swarm_agents.resource.sensing import Availability
+from swarm_agents.resource.sensing.cpu import MOST_CORES
+from swarm_agents.resource.sensing.io import MOST_DEVICES
 from swarm_agents.runtime.exported import PRIORITIES
 from swarm_agents.shm.layout import EVENT_NAMES, PATHS, STATE_NAMES
 from swarm_agents.shm.members import ROLES
@@ -126,6 +128,13 @@ HUB: Final = Table(
     Declared("swarm_hub_peer_tasks", "gauge", "This node's tasks that the peer computes", _PEER),
 )
 
+_CORE: Final = {"core": f"the node's cores, {MOST_CORES} at most"}
+_NUMA: Final = {"numa": "the node's NUMA nodes, 64 at most"}
+_WAITED: Final = {"resource": "3: cpu, memory, io"}
+_DISK: Final = {"disk": f"{MOST_DEVICES} disks at most"}
+_INTERFACE: Final = {"interface": f"{MOST_DEVICES} interfaces at most"}
+_GPU: Final = {"gpu": "16 GPUs at most"}
+
 NODE: Final = Table(
     "The node's hardware",
     "Exported by the node's resource agent; NaN while the sensor is unavailable, which `swarm_node_sensor` says.",
@@ -159,6 +168,131 @@ NODE: Final = Table(
         "counter",
         "Times that the CPUs slowed down for heat, cores and packages together",
         sensor="throttling",
+    ),
+    Declared("swarm_node_cpu_user_ratio", "gauge", "Share of the node's CPU time of programs", sensor="cpu"),
+    Declared("swarm_node_cpu_system_ratio", "gauge", "Share of the node's CPU time of the kernel", sensor="cpu"),
+    Declared(
+        "swarm_node_cpu_iowait_ratio",
+        "gauge",
+        "Share of the node's CPU time idle while a disk was waited for",
+        sensor="cpu",
+    ),
+    Declared(
+        "swarm_node_cpu_steal_ratio",
+        "gauge",
+        "Share of the node's CPU time that a hypervisor gave to others",
+        sensor="cpu",
+    ),
+    Declared("swarm_node_core_busy_ratio", "gauge", "The same of each core: busy", _CORE, sensor="cpu"),
+    Declared("swarm_node_core_user_ratio", "gauge", "The same of each core: user", _CORE, sensor="cpu"),
+    Declared("swarm_node_core_system_ratio", "gauge", "The same of each core: system", _CORE, sensor="cpu"),
+    Declared("swarm_node_core_iowait_ratio", "gauge", "The same of each core: iowait", _CORE, sensor="cpu"),
+    Declared("swarm_node_core_steal_ratio", "gauge", "The same of each core: steal", _CORE, sensor="cpu"),
+    Declared("swarm_node_tasks_running", "gauge", "Tasks that run or want to", sensor="cpu"),
+    Declared("swarm_node_tasks_blocked", "gauge", "Tasks that wait for a disk", sensor="cpu"),
+    Declared("swarm_node_context_switches", "counter", "Context switches", sensor="cpu"),
+    Declared("swarm_node_context_switches_per_second", "gauge", "Context switches lately", sensor="cpu"),
+    Declared("swarm_node_core_frequency_hertz", "gauge", "Frequency of each core", _CORE, sensor="frequency"),
+    Declared(
+        "swarm_node_cpu_idle_state_ratio",
+        "gauge",
+        "Share of the cores' time in each idle state",
+        {"state": "16 at most: what the kernel names"},
+        sensor="idle",
+    ),
+    Declared("swarm_node_memory_used_bytes", "gauge", "Memory that is not available", sensor="memory"),
+    Declared("swarm_node_swap_used_bytes", "gauge", "Swap in use", sensor="memory"),
+    Declared("swarm_node_page_faults", "counter", "Page faults", sensor="faults"),
+    Declared("swarm_node_page_faults_major", "counter", "Page faults that needed a disk", sensor="faults"),
+    Declared("swarm_node_oom_kills", "counter", "Processes that the kernel killed for memory", sensor="faults"),
+    Declared("swarm_node_numa_memory_bytes", "gauge", "Memory of each NUMA node", _NUMA, sensor="numa"),
+    Declared("swarm_node_numa_memory_free_bytes", "gauge", "Free memory of each NUMA node", _NUMA, sensor="numa"),
+    Declared(
+        "swarm_node_memory_traffic_bytes_per_second",
+        "gauge",
+        "Traffic to memory, where resctrl counts it",
+        sensor="bandwidth",
+    ),
+    Declared(
+        "swarm_node_memory_copy_bytes_per_second",
+        "gauge",
+        "What one thread could still copy at the last probe, read and written",
+        sensor="bandwidth",
+    ),
+    Declared(
+        "swarm_node_pressure_some_ratio",
+        "gauge",
+        "Share of the last 10 s in which some task waited",
+        _WAITED,
+        sensor="pressure",
+    ),
+    Declared(
+        "swarm_node_pressure_full_ratio",
+        "gauge",
+        "Share of the last 10 s in which all tasks waited",
+        _WAITED,
+        sensor="pressure",
+    ),
+    Declared(
+        "swarm_node_pressure_waited_seconds", "counter", "Seconds in which some task waited", _WAITED, sensor="pressure"
+    ),
+    Declared("swarm_node_disk_read_bytes", "counter", "Bytes read from all disks", sensor="disks"),
+    Declared("swarm_node_disk_written_bytes", "counter", "Bytes written to all disks", sensor="disks"),
+    Declared(
+        "swarm_node_disk_busy_ratio",
+        "gauge",
+        "Share of time in which the disk had something to do",
+        _DISK,
+        sensor="disks",
+    ),
+    Declared("swarm_node_disk_queue_length", "gauge", "Mean length of the disk's queue", _DISK, sensor="disks"),
+    Declared(
+        "swarm_node_disk_wait_seconds",
+        "gauge",
+        "Mean time that an operation took, queue included",
+        _DISK,
+        sensor="disks",
+    ),
+    Declared("swarm_node_network_received_bytes", "counter", "Bytes received, loopback apart", sensor="network"),
+    Declared("swarm_node_network_sent_bytes", "counter", "Bytes sent, loopback apart", sensor="network"),
+    Declared("swarm_node_network_errors", "counter", "Errors of the interfaces", sensor="network"),
+    Declared("swarm_node_network_drops", "counter", "Packets that the interfaces dropped", sensor="network"),
+    Declared(
+        "swarm_node_interface_received_bytes_per_second", "gauge", "Bytes received lately", _INTERFACE, sensor="network"
+    ),
+    Declared("swarm_node_interface_sent_bytes_per_second", "gauge", "Bytes sent lately", _INTERFACE, sensor="network"),
+    Declared("swarm_node_cgroup_memory_used_bytes", "gauge", "Memory of the resource agent's cgroup", sensor="cgroup"),
+    Declared("swarm_node_cgroup_memory_limit_bytes", "gauge", "Its limit; NaN without one", sensor="cgroup"),
+    Declared("swarm_node_cgroup_oom_kills", "counter", "Processes killed in it for memory", sensor="cgroup"),
+    Declared(
+        "swarm_node_cgroup_cpu_limit_cores", "gauge", "Cores that it may use; NaN without a limit", sensor="cgroup"
+    ),
+    Declared("swarm_node_cgroup_throttles", "counter", "Periods in which it was held back", sensor="cgroup"),
+    Declared("swarm_node_cgroup_throttled_seconds", "counter", "Seconds for which it was held back", sensor="cgroup"),
+    Declared(
+        "swarm_node_zone_temperature_celsius",
+        "gauge",
+        "Temperature of each thermal zone",
+        {"zone": "64 zones at most"},
+        sensor="temperature",
+    ),
+    Declared("swarm_node_power_watts", "gauge", "Power of the node, as far as it is known", sensor="power"),
+    Declared("swarm_node_gpus", "gauge", "GPUs that answer", sensor="gpu"),
+    Declared("swarm_node_gpu_busy_ratio", "gauge", "Share of time in which a kernel ran", _GPU, sensor="gpu"),
+    Declared("swarm_node_gpu_memory_bytes", "gauge", "Memory of the GPU", _GPU, sensor="gpu"),
+    Declared("swarm_node_gpu_memory_used_bytes", "gauge", "Memory in use", _GPU, sensor="gpu"),
+    Declared("swarm_node_gpu_temperature_celsius", "gauge", "Temperature", _GPU, sensor="gpu"),
+    Declared("swarm_node_gpu_power_watts", "gauge", "Power", _GPU, sensor="gpu"),
+    Declared("swarm_node_gpu_clock_hertz", "gauge", "Clock of the multiprocessors", _GPU, sensor="gpu"),
+    Declared(
+        "swarm_node_gpu_throttle_reasons",
+        "gauge",
+        "NVML's bits that say why the clock is held back",
+        _GPU,
+        sensor="gpu",
+    ),
+    Declared(
+        "swarm_node_gpu_ecc_errors", "counter", "Uncorrected ECC errors since the driver was loaded", _GPU, sensor="gpu"
     ),
 )
 

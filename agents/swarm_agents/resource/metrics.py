@@ -15,13 +15,13 @@ from swarm_agents.resource.board_metrics import BoardMetrics
 from swarm_agents.resource.exported import EVENTS, FORESIGHT, HUB, NODE
 from swarm_agents.resource.foresight.forecast import HORIZONS
 from swarm_agents.resource.foresight.watcher import NODE_SERIES
-from swarm_agents.resource.sensors import Availability
+from swarm_agents.resource.sensing import Availability
 
 if TYPE_CHECKING:
     from swarm_agents.resource.foresight.forecast import Forecast
     from swarm_agents.resource.foresight.watcher import Foresight
     from swarm_agents.resource.hub import Hub
-    from swarm_agents.resource.sensors import Sensors
+    from swarm_agents.resource.sensing import Sensors
     from swarm_agents.shm.board import Board
 
 __all__ = ["text"]
@@ -78,11 +78,16 @@ class _NodeMetrics(Collector):
             )
         )
         values: dict[str, float] = {}
+        series: dict[str, dict[str, float]] = {}
         for reading in readings.values():
             if reading.availability is not Availability.UNAVAILABLE:
                 values |= {f"swarm_node_{name}": value for name, value in reading.values.items()}
+                series |= {f"swarm_node_{name}": each for name, each in reading.series.items()}
         for one in NODE:
-            if one.sensor:
+            if one.sensor and one.labels:
+                samples = (((label,), value) for label, value in series.get(one.name, {}).items())
+                yield one.counter(*samples) if one.kind == "counter" else one.gauge(*samples)
+            elif one.sensor:
                 value = values.get(
                     one.name, math.nan
                 )  # there all the same: a query over it is not empty, it is unknown

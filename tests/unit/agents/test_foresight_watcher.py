@@ -19,7 +19,7 @@ from swarm_agents.resource.agent import ResourceAgent
 from swarm_agents.resource.exported import FORESIGHT
 from swarm_agents.resource.foresight.forecast import HORIZONS
 from swarm_agents.resource.foresight.watcher import Foresight
-from swarm_agents.resource.sensors import Availability, Reading, Sensors
+from swarm_agents.resource.sensing import Availability, Reading, Sensors
 from swarm_agents.runtime.events import Events
 from swarm_agents.runtime.foreseen import FRESH, Foreseen, read_foreseen, write_foreseen
 from swarm_agents.runtime.outlook import Outlook

@@ -16,8 +16,9 @@ from support.shm import make_board
 from swarm_agents.exported import Declared, Table
 from swarm_agents.resource import metrics as resource_metrics
 from swarm_agents.resource.exported import BOARD, EVENTS, HUB, NODE
-from swarm_agents.resource.sensors import SENSORS, Availability, Reading, Sensors, shared_memory
-from swarm_agents.resource.thermal import temperature, throttling
+from swarm_agents.resource.sensing import Availability, Reading, Sensors, sources
+from swarm_agents.resource.sensing.files import Files
+from swarm_agents.resource.sensing.heat import temperature, throttling
 from swarm_deploy.metrics_reference import TABLES, declared, metrics_reference
 from swarm_operator import actions
 from swarm_operator.api.status import SwarmStatus
@@ -105,15 +106,7 @@ def test_the_operator_s_labels_have_the_values_that_there_are() -> None:
 
 def test_a_resource_agent_exports_board_and_hardware_and_says_what_it_can_not_know(tmp_path: Path) -> None:
     board = make_board(tmp_path)
-    nowhere = tmp_path / "nowhere"
-    sensors = Sensors(
-        {
-            **SENSORS,
-            "shared_memory": shared_memory(tmp_path),
-            "temperature": temperature(nowhere),
-            "throttling": throttling(nowhere),
-        }
-    )
+    sensors = Sensors({**sources(Path("/"), tmp_path), "throttling": throttling(Files(tmp_path / "nowhere"))})
     sensors.read()
     found = families(resource_metrics.text(board, "n1", None, sensors))
     agrees(found, BOARD, NODE)
@@ -178,7 +171,7 @@ class TestHeat:
 
     def test_a_package_is_counted_once_and_not_by_each_of_its_cores(self, tmp_path: Path) -> None:
         self.machine(tmp_path, {0: (0, 1, 100), 1: (0, 2, 100), 2: (1, 4, 1000), 3: (1, 8, 1000)})
-        assert throttling(tmp_path)() == Reading(Availability.AVAILABLE, {"thermal_throttles": 1115.0})
+        assert throttling(Files(tmp_path))() == Reading(Availability.AVAILABLE, {"thermal_throttles": 1115.0})
 
     def test_the_hottest_place_counts_and_what_no_machine_is_does_not(self, tmp_path: Path) -> None:
         for name, text in (("hwmon/hwmon0/temp1_input", "41000"), ("hwmon/hwmon1/temp2_input", "-128000")):
@@ -186,18 +179,14 @@ class TestHeat:
             (tmp_path / "sys/class" / name).write_text(text)
         (tmp_path / "sys/class/thermal/thermal_zone3").mkdir(parents=True)
         (tmp_path / "sys/class/thermal/thermal_zone3/temp").write_text("67500\n")
-        assert temperature(tmp_path)() == Reading(Availability.AVAILABLE, {"temperature_celsius": 67.5})
+        assert temperature(Files(tmp_path))().values == {"temperature_celsius": 67.5}
 
-    def test_files_are_read_once_a_second_and_a_sensor_that_falls_asleep_is_unavailable(self, tmp_path: Path) -> None:
+    def test_a_sensor_that_falls_asleep_is_unavailable(self, tmp_path: Path) -> None:
         self.machine(tmp_path, {0: (0, 1, 0)})
-        time = [0.0]
-        sensor = throttling(tmp_path, lambda: time[0])
+        sensor = throttling(Files(tmp_path))
         assert sensor().values == {"thermal_throttles": 1.0}
         for path in (tmp_path / "sys").rglob("*_count"):
             path.unlink()
-        time[0] = 0.9
-        assert sensor().availability is Availability.AVAILABLE
-        time[0] = 1.1
         assert sensor().availability is Availability.UNAVAILABLE
 
 
