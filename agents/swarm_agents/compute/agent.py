@@ -24,6 +24,7 @@ import msgspec
 
 from swarm_agents.compute import gpu, registry
 from swarm_agents.compute.context import Context
+from swarm_agents.compute.limits import bounded
 from swarm_agents.compute.retries import Waiting
 from swarm_agents.compute.speculation import Reading, Speculation
 from swarm_agents.config import Identity, Role, Settings
@@ -198,7 +199,11 @@ class ComputeAgent(AgentBase):
                 return result
         ctx = self._ctx = self._context_for(claim, kernel) if kernel.signature.takes_context else None
         try:
-            value = kernel.run(args, kwargs, ctx=ctx)
+            if kernel.bounds is None:
+                value = kernel.run(args, kwargs, ctx=ctx)
+            else:
+                with bounded(kernel.bounds, _left(claim, kernel)):
+                    value = kernel.run(args, kwargs, ctx=ctx)
         except TaskCancelled as error:
             return self._fail(worker, claim, error, _CANCELLED)
         except DeadlineExceeded as error:
@@ -309,10 +314,14 @@ class ComputeAgent(AgentBase):
         return _HANDED_BACK if worker.hand_back(claim, attempts=most) else _FENCED
 
     def _set_aside(self, claim: Claim, attempts: int, reason: str) -> None:
+        from swarm_agents.runtime.inputs import describe
         from swarm_agents.runtime.ledger import note_set_aside
 
-        note_set_aside(self.context.board.directory, _name(claim), claim.kernel, attempts, reason)
-        self.context.log.error("a task is set aside", task=_name(claim), kernel=claim.kernel, reason=reason)
+        inputs = describe(*claim.arguments())
+        note_set_aside(self.context.board.directory, _name(claim), claim.kernel, attempts, reason, inputs)
+        self.context.log.error(
+            "a task is set aside", task=_name(claim), kernel=claim.kernel, reason=reason, inputs=inputs
+        )
 
     def _give_back(self, claim: Claim) -> None:
         if self._worker is not None:
@@ -339,7 +348,15 @@ def _deadline(claim: Claim, kernel: registry.Kernel) -> float | None:
         ends.append(time.monotonic() + claim.deadline - time.time())
     if kernel.deadline is not None:
         ends.append((claim.claimed_ns - claim.queued_ns) * 1e-9 + kernel.deadline)
+    if kernel.bounds is not None and kernel.bounds.seconds is not None:
+        ends.append(time.monotonic() + kernel.bounds.seconds)
     return min(ends, default=None)
+
+
+def _left(claim: Claim, kernel: registry.Kernel) -> float | None:
+    """Seconds until `_deadline`."""
+    deadline = _deadline(claim, kernel)
+    return None if deadline is None else deadline - time.monotonic()
 
 
 def _kernels_traceback(error: BaseException) -> str:

@@ -36,6 +36,7 @@ import numpy as np
 
 from swarm_agents.compute import memory
 from swarm_agents.compute.context import Context
+from swarm_agents.compute.limits import Bounds
 from swarm_agents.compute.plugins import Broken, Plugins
 from swarm_agents.compute.signature import Signature
 from swarm_agents.errors import UnknownKernel
@@ -97,6 +98,8 @@ class Kernel:
         self.retry: Retry | None = None
         #: Seconds from a task's submission after which its answer is of no use; None: as long as it takes.
         self.deadline: float | None = None
+        #: What holds one attempt in time and memory; None: nothing but the agent's own limits.
+        self.bounds: Bounds | None = None
         self._chosen = self.implementations[REFERENCE]
         self.__doc__ = reference.__doc__
         self.__module__ = reference.__module__
@@ -193,6 +196,8 @@ def kernel(
     backoff: float | None = None,
     retry_on: Sequence[str | type[BaseException]] | None = None,
     deadline: float | None = None,
+    limit: float | None = None,
+    most_memory: int | None = None,
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Registers a NumPy function as the kernel `name`, as in `@kernel("risk.monte_carlo")`.
 
@@ -202,6 +207,9 @@ def kernel(
         attempts, backoff, retry_on: see `swarm_agents.retry.Retry`.
         deadline: seconds from a task's submission after which its answer is of no use. What has not been begun by then
             is not, and what runs is ended at its next `ctx.check()` or `ctx.checkpoint()`.
+        limit: seconds that one attempt may take. What looks (`ctx.check()`) is ended there; what does not is cut off
+            with its agent, which is replaced at once: such a task fails alone, after its attempts, with `TaskLost`.
+        most_memory: bytes by which one attempt may make its process grow: what would take more raises `MemoryError`.
 
     Raises:
         ValueError: not a dotted name in lower case, or another function has the name, or an option is out of range.
@@ -211,6 +219,7 @@ def kernel(
         raise ValueError(f"{name!r} is no name for a kernel: use lower case and a dot, such as 'team.price'")
     if deadline is not None and deadline <= 0:
         raise ValueError(f"deadline={deadline}: expected seconds above 0")
+    bounds = Bounds(limit, most_memory) if limit is not None or most_memory is not None else None
     if attempts is not None or backoff is not None or retry_on is not None:
         retry = Retry(attempts, backoff, None if retry_on is None else tuple(retry_on)).over(retry)
 
@@ -219,7 +228,7 @@ def kernel(
         if known is not None and known.reference.__module__ != function.__module__:
             raise ValueError(f"kernel {name!r} is registered by {known.reference.__module__} already")
         made = Kernel(name, function)
-        made.retry, made.deadline = retry, deadline
+        made.retry, made.deadline, made.bounds = retry, deadline, bounds
         _kernels[name] = made
         return made
 

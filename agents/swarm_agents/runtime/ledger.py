@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from swarm_agents.runtime.inputs import describe
 from swarm_agents.shm.layout import (
     ATTEMPTS_AT,
     ATTEMPTS_MASK,
@@ -74,6 +75,8 @@ class SetAside(msgspec.Struct, frozen=True, tag="aside", tag_field="what"):
     kernel: str
     attempts: int
     reason: str = ""
+    #: What it was given: names, dtypes and shapes, no values.
+    inputs: str = ""
 
 
 class InHand(msgspec.Struct, frozen=True):
@@ -82,6 +85,7 @@ class InHand(msgspec.Struct, frozen=True):
     task: str
     kernel: str
     attempt: int
+    inputs: str = ""
 
 
 def in_hand(board: Board, index: int, epoch: int) -> list[InHand]:
@@ -97,23 +101,31 @@ def in_hand(board: Board, index: int, epoch: int) -> list[InHand]:
             int.from_bytes(view[s + field : s + field + 8], "little") for field in (S_ID_HI, S_ID_LO, S_BLOCK, S_LENGTH)
         )
         attempt = int(states[slot] >> ATTEMPTS_AT) & ATTEMPTS_MASK
-        found.append(InHand(f"{high:016x}{low:016x}", _kernel(board, s, block, length), attempt))
+        found.append(InHand(f"{high:016x}{low:016x}", *_call(board, s, block, length, attempt)))
     return found
 
 
-def _kernel(board: Board, s: int, block: int, length: int) -> str:
-    """The kernel's name in a task's frame; empty when the slot has changed hands meanwhile."""
+def _call(board: Board, s: int, block: int, length: int, attempt: int) -> tuple[str, int, str]:
+    """The kernel's name in a task's frame, the attempt, and, if that is the last one, what it was given; empty where
+    the slot has changed hands meanwhile."""
+    from swarm_agents import codec
     from swarm_agents.shm import frame
     from swarm_agents.shm.blocks import block_address
 
-    mapping = board.mapping
+    mapping, name = board.mapping, ""
     try:
         if block == NO_BLOCK:
             raw = bytes(mapping.view[s + S_INLINE : s + S_INLINE + min(length, INLINE_MAX)])
-            return frame.read(memoryview(raw), 0, length, board.arrays.locate)[0]
-        return frame.read(mapping.view, block_address(mapping.base, block), length, board.arrays.locate)[0]
+            read = frame.read(memoryview(raw), 0, length, board.arrays.locate)
+        else:
+            read = frame.read(mapping.view, block_address(mapping.base, block), length, board.arrays.locate)
+        name = read[0]
+        if attempt < board.max_attempts:
+            return name, attempt, ""
+        args, kwargs = codec.decode(read[1], read[2])
+        return name, attempt, describe(args, kwargs)
     except Exception:  # whatever a torn frame provokes: the note does without
-        return ""
+        return name, attempt, ""
 
 
 def note_death(board: Board, index: int, epoch: int, how: str = "") -> list[SetAside]:
@@ -131,14 +143,14 @@ def note_death(board: Board, index: int, epoch: int, how: str = "") -> list[SetA
         notes.append(Death(now, each.task, each.kernel, each.attempt, name, epoch, how))
         if each.attempt >= most:
             reason = f"its agents died over {each.attempt} attempts (failover.maxAttempts: {most})"
-            lost.append(SetAside(now, each.task, each.kernel, each.attempt, reason))
+            lost.append(SetAside(now, each.task, each.kernel, each.attempt, reason, each.inputs))
     _append(board.directory, [*notes, *lost])
     return lost
 
 
-def note_set_aside(directory: Path, task: str, kernel: str, attempts: int, reason: str) -> None:
+def note_set_aside(directory: Path, task: str, kernel: str, attempts: int, reason: str, inputs: str = "") -> None:
     """Notes that an agent has given a task up."""
-    _append(directory, [SetAside(time.time(), task, kernel, attempts, reason)])
+    _append(directory, [SetAside(time.time(), task, kernel, attempts, reason, inputs)])
 
 
 def _append(directory: Path, notes: list[Death | SetAside]) -> None:
@@ -181,6 +193,7 @@ def set_aside(directory: Path, most: int = 100) -> list[dict[str, Any]]:
             "kernel": note.kernel,
             "attempts": note.attempts,
             "reason": note.reason,
+            "inputs": note.inputs,
             "time": note.time,
             "died": list(died.get(note.task, {}).values()),
         }

@@ -320,6 +320,7 @@ class Supervisor:
                 kernel=given_up.kernel,
                 attempts=given_up.attempts,
                 reason=given_up.reason,
+                inputs=given_up.inputs,
             )
 
     def declared(self, agent: AgentProcess, when: float) -> None:

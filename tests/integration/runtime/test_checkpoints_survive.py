@@ -20,7 +20,9 @@ from swarm_agents.runtime.ledger import set_aside
 from swarm_agents.runtime.store import list_files
 
 KERNELS = """
-import os, time
+import ctypes, os, time
+from typing import Any
+import numpy as np
 from swarm_agents.compute.registry import kernel
 from swarm_agents.compute.context import Context
 
@@ -52,6 +54,16 @@ def poison() -> None:
     '''Kills its agent.'''
     os.kill(os.getpid(), 9)
 
+@kernel("test.stuck", attempts=2, limit=0.1)
+def stuck(values: Any) -> None:
+    '''Holds the GIL for ever.'''
+    ctypes.PyDLL(None).sleep(600)
+
+@kernel("test.greedy", most_memory=64 << 20)
+def greedy(count: int) -> int:
+    '''Takes so many MiB.'''
+    return len(np.ones(count << 17))
+
 @kernel("test.late", deadline=0.3)
 def late(*, ctx: Context) -> None:
     '''Runs on until it is told to end.'''
@@ -68,7 +80,8 @@ def pair_with_kernels(node: Any, client_of: Any, tmp_path: Path) -> Any:
     node.write(msgspec.structs.replace(settings, checkpoints=Checkpoints(interval=0.02, volume_interval=0.02)))
     state = tmp_path / "volume"
     state.mkdir()
-    extra = {"PYTHONPATH": str(node.root), "SWARM_STATE_DIR": str(state)}
+    path = os.pathsep.join([str(node.root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    extra = {"PYTHONPATH": path, "SWARM_STATE_DIR": str(state)}
     pods = [node.start(0, **extra), node.start(1, **extra)]
     for pod in pods:
         pod.ready()
@@ -210,3 +223,18 @@ def test_retries_pause_end_and_are_listed_with_who_died(
     for pod in pods:
         pod.ready()
     assert metric(pods[0], 'swarm_tasks_set_aside{node="node-0"}') == 2
+
+    # Beyond its limits: of memory an error of the task alone, of time the end of its agent after each attempt.
+    client.submit("test.greedy", 1000)
+    (answer,) = client.answers(1)
+    assert "MemoryError" in str(answer.error)
+    client.submit("test.greedy", 8)
+    ticket = client.submit("test.stuck", np.zeros((2, 3)))
+    client.submit("core.echo", 5)
+    answers = {answer.ticket.kernel: answer for answer in client.answers(3)}
+    assert (answers["test.greedy"].value, answers["core.echo"].value) == (8 << 17, 5)
+    assert answers["test.stuck"].error.code == "TaskLost"
+    task = "{:016x}{:016x}".format(*ticket.task_id)
+    listed = eventually("both deaths are on record", both_deaths)
+    assert listed[task]["inputs"] == "float64[2, 3]"
+    assert "killed by SIGALRM" in {death["how"] for death in listed[task]["died"]}

@@ -114,7 +114,7 @@ def test_a_state_that_is_too_large_or_has_no_encoding_is_refused_and_logged(tmp_
 def test_the_ledger_joins_deaths_to_the_tasks_that_were_set_aside(tmp_path: Path) -> None:
     one = Death(1.0, "0a", "a.b", 1, "risk-compute-0-a", 4, "killed by SIGKILL")
     two = Death(2.0, "0a", "a.b", 2, "risk-compute-1-a", 7, "heartbeat")
-    lost = SetAside(2.0, "0a", "a.b", 2, "too many")
+    lost = SetAside(2.0, "0a", "a.b", 2, "too many", "float64[3]")
     _append(tmp_path, [one])
     _append(tmp_path, [two, lost])
     _append(tmp_path, [two, lost])  # another watcher was as fast
@@ -123,6 +123,7 @@ def test_the_ledger_joins_deaths_to_the_tasks_that_were_set_aside(tmp_path: Path
         file.write(b'{"what":"dea')
     (listed,) = set_aside(tmp_path)
     assert (listed["task"], listed["attempts"], listed["reason"]) == ("0a", 2, "too many")
+    assert listed["inputs"] == "float64[3]"
     assert [(death["agent"], death["how"]) for death in listed["died"]] == [
         ("risk-compute-0-a", "killed by SIGKILL"),
         ("risk-compute-1-a", "heartbeat"),
