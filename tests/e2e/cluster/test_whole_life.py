@@ -366,7 +366,7 @@ def test_agents_have_their_cores_alone_where_the_node_gives_them(site: Site, kub
         made["spec"]["resource"]["nodeSelector"] = {"agentswarm.dev/none": "here"}
     kubectl("apply", "-f", "-", stdin=manifest(made))
     try:
-        wait_ready(kubectl, "alone")
+        eventually(lambda: is_pinned(kubectl, "alone"), "the condition Pinned", START)
         (agent,) = pods(kubectl, "compute", "alone")
         mine = allowed_cores(kubectl, agent)
         assert len(mine) == 1, f"it was given the cores {mine}"
@@ -376,12 +376,16 @@ def test_agents_have_their_cores_alone_where_the_node_gives_them(site: Site, kub
                 if other["metadata"]["uid"] != agent["metadata"]["uid"]:
                     theirs = allowed_cores(within, other)
                     assert not mine & theirs, f"{other['metadata']['name']} may run on {theirs}, too"
-        status = kubectl.get("swarm", "alone")["status"]
-        (pinned,) = (each for each in status["conditions"] if each["type"] == "Pinned")
-        assert pinned["status"] == "True", pinned
     finally:
         kubectl("delete", "swarm", "alone", "--wait=false")
     eventually(lambda: not kubectl.get("pods", "-l", "agentswarm.dev/swarm=alone")["items"], "its pods to go")
+
+
+def is_pinned(kubectl: Kubectl, name: str) -> bool:
+    """Whether the agents are ready, and the Swarm says that each has its cores alone."""
+    conditions = kubectl.get("swarm", name).get("status", {}).get("conditions", ())
+    pinned = any(each["type"] == "Pinned" and each["status"] == "True" for each in conditions)
+    return pinned and settled(kubectl, 1, name=name)
 
 
 def allowed_cores(kubectl: Kubectl, pod: Object) -> set[str]:
