@@ -370,12 +370,19 @@ def test_agents_have_their_cores_alone_where_the_node_gives_them(site: Site, kub
         (agent,) = pods(kubectl, "compute", "alone")
         mine = allowed_cores(kubectl, agent)
         assert len(mine) == 1, f"it was given the cores {mine}"
-        for namespace in (site.system, site.work):
-            within = site.kubectl.within(namespace)
-            for other in within.get("pods", "--field-selector", f"spec.nodeName={node},status.phase=Running")["items"]:
-                if other["metadata"]["uid"] != agent["metadata"]["uid"]:
-                    theirs = allowed_cores(within, other)
-                    assert not mine & theirs, f"{other['metadata']['name']} may run on {theirs}, too"
+
+        def shared_with() -> dict[str, set[str]]:
+            """Other pods of the node that may run there."""
+            found = {}
+            for within in (site.kubectl.within(site.system), kubectl):
+                running = f"spec.nodeName={node},status.phase=Running"
+                for other in within.get("pods", "--field-selector", running)["items"]:
+                    if other["metadata"]["uid"] != agent["metadata"]["uid"]:
+                        found[other["metadata"]["name"]] = mine & allowed_cores(within, other)
+            return {name: theirs for name, theirs in found.items() if theirs}
+
+        # who ran before is moved off by the kubelet's next round (cpuManagerReconcilePeriod, 10 s)
+        eventually(lambda: not shared_with(), f"core {mine} to be nobody else's", 45)
     finally:
         kubectl("delete", "swarm", "alone", "--wait=false")
     eventually(lambda: not kubectl.get("pods", "-l", "agentswarm.dev/swarm=alone")["items"], "its pods to go")
