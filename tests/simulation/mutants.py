@@ -87,12 +87,17 @@ BOARD_MUTANTS = (
     Mutant(
         5,
         "forgotten-rescan",
-        "after a death nobody looks for answers that were committed without a hint",
+        "neither after a death nor in a sweep does anybody look for answers that were committed without a hint",
         (
             (
                 "sweep",
                 "        if owner != 0 and standing(base, (owner & 0xFFFF) - 1, owner >> 16) == 2:\n",
                 "        if owner != 0 and not mutant(5) and standing(base, (owner & 0xFFFF) - 1, owner >> 16) == 2:\n",
+            ),
+            (
+                "sweep",
+                " and load(at + P_RESCAN) == 0:\n",
+                " and load(at + P_RESCAN) == 0 and not mutant(5):\n",
             ),
         ),
     ),
