@@ -36,9 +36,17 @@ def keys_block(snapshot: Snapshot) -> dict[str, Any]:
     keys = snapshot.keys
     if keys.record is None or not keys.fingerprint:
         return {}
-    said = {"fingerprint": keys.fingerprint, "madeAt": _stamp(keys.record.made), "renewals": keys.record.count}
-    following = {"nextFingerprint": keys.next_fingerprint} if keys.next_fingerprint else {}
-    return {"keys": said | {"stage": str(keys.record.stage)} | following}
+    # All of the fields, also those that say nothing: the API server fills its defaults in, and what it shows is compared
+    # with what is wanted, so that an operator that is started anew writes nothing.
+    return {
+        "keys": {
+            "fingerprint": keys.fingerprint,
+            "nextFingerprint": keys.next_fingerprint,
+            "madeAt": _stamp(keys.record.made),
+            "renewals": keys.record.count,
+            "stage": str(keys.record.stage),
+        }
+    }
 
 
 def keys_condition(snapshot: Snapshot, plan: Plan) -> tuple[str, str, str, str]:

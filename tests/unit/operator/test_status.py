@@ -11,18 +11,23 @@ import yaml
 from support.clusters import CRD
 from support.operatorkit import World, make_node, make_pod, make_report, make_snapshot, make_swarm
 from swarm_agents.config import Role
+from swarm_deploy.local.api.structural import default
 from swarm_operator.api.status import SwarmStatus
+from swarm_operator.keyrecord import KeyState, Record, Stage
 from swarm_operator.plan import plan
 from swarm_operator.revision import revision_of
 from swarm_operator.snapshot import Snapshot
 from swarm_operator.status import status_of
 
 NOW = 1_700_000_000.0
+(VERSION,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
+STATUS_SCHEMA = VERSION["schema"]["openAPIV3Schema"]["properties"]["status"]
 
 
 def status(snapshot: Snapshot, failures: tuple[str, ...] = (), now: float = NOW) -> dict[str, Any]:
     found = status_of(snapshot, plan(snapshot, now), failures, now)
     SwarmStatus.model_validate(found)  # what the CRD allows, and nothing else
+    assert default(STATUS_SCHEMA, found) == found, "else an operator that is started anew would write it again"
     return found
 
 
@@ -187,3 +192,18 @@ def test_draining_agents_are_counted_apart() -> None:
     found = status(make_snapshot({"compute": {"replicas": 1}}, pods, [make_node()], agents=agents))
     assert found["compute"]["draining"] == 1
     assert found["compute"]["ready"] == 1
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_the_keys_are_told_by_their_fingerprints_in_every_stage_of_their_renewal(stage: Stage) -> None:
+    following = "f" * 16 if stage.has_next else ""
+    keys = KeyState((), "h" * 40, "a" * 16, "n" * 40, following, Record(int(NOW) - 60, stage, int(NOW)))
+    found = status(make_snapshot(make_swarm(), keys=keys))
+    assert found["keys"] == {
+        "fingerprint": "a" * 16,
+        "nextFingerprint": following,
+        "madeAt": "2023-11-14T22:12:20Z",
+        "renewals": 0,
+        "stage": str(stage),
+    }
+    assert condition(found, "KeysRenewing")["status"] == str(stage is not Stage.STEADY)
