@@ -71,6 +71,8 @@ BAD: dict[str, dict[str, Any]] = {
     "spec.state.checkpointInterval": {"state": {"checkpointInterval": "9ms"}},
     "spec.rollout": {"rollout": {"maxSurge": "0%", "maxUnavailable": 0}},
     "spec.rollout.progressDeadline": {"rollout": {"progressDeadline": "1s"}},
+    "spec.security.keyRotation": {"security": {"keyRotation": "5m"}},
+    "spec.security.keyOverlap": {"security": {"keyOverlap": "200h"}},
     **{f"spec.security.clients[]{path}": {"security": {"clients": [peer]}} for path, peer in BAD_PEERS.items()},
     **{
         f"spec.security.egress[].to{path}": {"security": {"egress": [{"to": peer}]}} for path, peer in BAD_PEERS.items()
