@@ -51,6 +51,7 @@ async def test_keys_are_renewed_twice_under_load_and_by_an_operator_that_is_kill
         compute={"replicas": 2, "cpus": "100m"},
         transport={"sharedMemory": {"size": "16Mi", "taskSlots": 256, "maxMembers": 32}},
         security={"keyOverlap": "0s"},
+        runtime={"logLevel": "debug"},  # what is told there must hold no secret, either
     )
     made["spec"]["imagePullPolicy"] = "IfNotPresent"
     await client.create(made)

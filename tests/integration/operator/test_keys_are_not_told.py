@@ -10,7 +10,8 @@ from typing import Any
 from support.clusters import TestCluster
 from support.operatorlive import Client, Operator, swarm
 
-_PUBLIC = {"hub.public", "client.public"}
+#: No secrets: the public halves, and how far the renewal of the keys is.
+_PUBLIC = {"hub.public", "client.public", "rotation"}
 
 
 async def test_no_log_event_status_or_description_holds_a_key(
