@@ -84,14 +84,16 @@ class _NodeMetrics(Collector):
                 values |= {f"swarm_node_{name}": value for name, value in reading.values.items()}
                 series |= {f"swarm_node_{name}": each for name, each in reading.series.items()}
         for one in NODE:
-            if one.sensor and one.labels:
-                samples = (((label,), value) for label, value in series.get(one.name, {}).items())
-                yield one.counter(*samples) if one.kind == "counter" else one.gauge(*samples)
-            elif one.sensor:
-                value = values.get(
-                    one.name, math.nan
-                )  # there all the same: a query over it is not empty, it is unknown
-                yield one.counter(((), value)) if one.kind == "counter" else one.gauge(((), value))
+            if not one.sensor:
+                continue
+            # What no sensor says is there all the same, once and without a label's value: a query over it is not empty,
+            # it is unknown.
+            samples: list[tuple[tuple[str, ...], float]]
+            if one.labels:
+                samples = [((label,), value) for label, value in series.get(one.name, {"": math.nan}).items()]
+            else:
+                samples = [((), values.get(one.name, math.nan))]
+            yield one.counter(*samples) if one.kind == "counter" else one.gauge(*samples)
 
 
 class _ForesightMetrics(Collector):
