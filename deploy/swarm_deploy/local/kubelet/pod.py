@@ -391,7 +391,8 @@ class Pod:
     async def _forget(self) -> None:
         """Its processes have ended and somebody deleted it: remove the object and the directories."""
         meta = self.object["metadata"]
-        self.volumes.remove()
+        # Not in the loop that the API server lives in, too: a JIT cache and a state directory are thousands of files.
+        await asyncio.to_thread(self.volumes.remove)
         if not self._gone:
             for _ in range(3):
                 try:
