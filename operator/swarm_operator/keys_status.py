@@ -36,8 +36,8 @@ def keys_block(snapshot: Snapshot) -> dict[str, Any]:
     keys = snapshot.keys
     if keys.record is None or not keys.fingerprint:
         return {}
-    # All of the fields, also those that say nothing: the API server fills its defaults in, and what it shows is compared
-    # with what is wanted, so that an operator that is started anew writes nothing.
+    # All of the fields, also those that say nothing: the API server fills its defaults in, and what it shows is
+    # compared with what is wanted, so that an operator that is started anew writes nothing.
     return {
         "keys": {
             "fingerprint": keys.fingerprint,
