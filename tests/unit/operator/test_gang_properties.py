@@ -146,7 +146,16 @@ def test_whatever_is_taken_away_and_lost_a_part_of_a_gang_does_not_stay(
             groups.setdefault(pod.gang, []).append(bool(pod.node))
         torn = torn + 1 if any(any(g) and not all(g) for name, g in groups.items() if name) else 0.0
         assert torn <= PATIENCE + 20, "a group that is torn is taken back"
-    assert sum(bool(pod.node) for pod in world.compute() if not pod.deleting) in (0, replicas)
+
+    def placed() -> int:
+        return sum(bool(pod.node) for pod in world.compute() if not pod.deleting)
+
+    # It is tried again now and then, so that the last moment may be one of a trial.
+    for _ in range(int(PATIENCE) + 20):
+        if placed() in (0, replicas):
+            break
+        world.step()
+    assert placed() in (0, replicas)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
