@@ -117,6 +117,8 @@ def simulate(nodes: int, lost: int, seed: int = 1) -> dict[str, Any]:
     detections = [when - moment for (here, there), when in detected.items() if there in names and here not in names]
     false = sum(1 for here, there in detected if there not in names and here not in names)
     again = [at - moment for work in in_hand if (at := clockwork.begun[work.submit.task]) > moment]
+    # Its answer had left the lost node, and came in.
+    under_way = sum(1 for work in in_hand if clockwork.begun[work.submit.task] <= moment and work.done)
     mixed = [(when, run) for when, run, _ in arrivals]
     ideal = [w for (when, _), w in zip(mixed, central_queue(mixed, nodes * AGENTS), strict=True) if begin <= when]
     expected = len(gone) * (observers - sum(1 for node in gone if node < observers))
@@ -138,6 +140,7 @@ def simulate(nodes: int, lost: int, seed: int = 1) -> dict[str, Any]:
         "detections_expected_at_least": expected,
         "false_losses": false,
         "in_hand_when_lost": len(in_hand),
+        "answers_under_way": under_way,
         "begun_again": len(again),
         "begun_again_s": _spread(again),
         "cpu_s": round(time.process_time() - began, 1),

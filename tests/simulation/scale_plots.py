@@ -20,7 +20,8 @@ _COLUMNS = (
     ("KiB/s a hub", "bytes_per_hub_s", "mean"),
     ("noticed, median (s)", "detect_s", "p50"),
     ("noticed, last (s)", "detect_s", "max"),
-    ("tasks lost there", "in_hand_when_lost", ""),
+    ("tasks in hand there", "in_hand_when_lost", ""),
+    ("answer under way", "answers_under_way", ""),
     ("begun again", "begun_again", ""),
     ("last of them (s)", "begun_again_s", "max"),
 )
