@@ -214,9 +214,14 @@ def _operator(
     found = GangPlan()
     failed = {agent.pod.gang for agent in alive if agent.pod.gang_failed}
     if failed:
-        # all of that group, those without a node first: nothing is to start of what is being taken back
+        # All of that group, and none before each of them is marked: what was left of it unmarked, when those that were
+        # have gone, would pass for a group that is whole.
         leaving = [agent for agent in alive if agent.pod.gang in failed]
-        found.withdraw = [(agent, "its group did not start as a whole") for agent in leaving]
+        unmarked = [agent for agent in leaving if not agent.pod.gang_failed]
+        if unmarked:
+            found.actions += [FailGang("Pod", agent.pod.name, agent.pod.uid) for agent in unmarked]
+        else:
+            found.withdraw = [(agent, "its group did not start as a whole") for agent in leaving]
         found.hold = True
         found.wait("GangFailed", "a group that did not start as a whole is taken back")
         return found
@@ -224,7 +229,8 @@ def _operator(
     if broken:
         found.actions += [FailGang("Pod", agent.pod.name, agent.pod.uid) for agent in broken]
         found.hold = True
-        found.wait("GangFailed", f"{len(broken)} agents of a group have a node and others have found none")
+        placed = sum(bool(agent.pod.node) for agent in broken)
+        found.wait("GangFailed", f"{placed} of {len(broken)} agents of a group have a node and the others find none")
         return found
     gated = [agent for agent in alive if names.GANG_GATE in agent.pod.gates]
     let_go = {agent.pod.gang for agent in alive if names.GANG_GATE not in agent.pod.gates}
@@ -248,7 +254,7 @@ def _operator(
 
 
 def _broken(alive: Sequence[Agent], now: float, found: GangPlan) -> list[Agent]:
-    """Agents with a node whose group has been torn for too long."""
+    """The agents of groups of which some have had a node for too long and others have none."""
     groups: dict[str, list[Agent]] = {}
     for agent in alive:
         if agent.pod.gang:
@@ -262,7 +268,7 @@ def _broken(alive: Sequence[Agent], now: float, found: GangPlan) -> list[Agent]:
         if left > 0:
             found.wait("GangPlacing", f"{len(placed)} of {len(group)} agents of the group have a node", left)
         else:
-            out += placed
+            out += group
     return out
 
 

@@ -55,6 +55,8 @@ _LEVELS = {
 
 #: What `target` makes.
 _NAME = re.compile(r".+-[0-9a-f]{10}")
+#: A compiled function of the board: its name, the Python, and the digest of the sources that it was made of.
+_STAMPED = re.compile(r".+\.\w+\.([0-9a-f]{12})(\.[0-9]+\.nbc|\.nbi)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +165,19 @@ def settle() -> None:
 def seed(root: Path, source: Path | None) -> int:
     """Takes what fits this machine from the cache root `source`, which is only read; returns how many files are new.
 
-    A seed that is missing, unreadable or for another CPU is no error: the kernels are compiled instead.
+    A seed that is missing, unreadable or for another CPU is no error: the kernels are compiled instead. The board's
+    functions of other sources, or of another installation that shares the root, are of no use here and are left.
     """
     if source is None:
         return 0
     name = target()
     origin, home = source / name, root / name
     try:
-        names = [path.relative_to(origin) for path in sorted(origin.rglob("*")) if path.suffix in (".nbc", ".nbi")]
+        found = [path.relative_to(origin) for path in sorted(origin.rglob("*")) if path.suffix in (".nbc", ".nbi")]
     except OSError:
         return 0
+    ours = _board()
+    names = [path for path in found if (digest := _digest_in(path)) is None or (path.parts[0], digest) == ours]
     # An index names its data files: they have to be there first.
     names.sort(key=lambda path: path.suffix)
     new = 0
@@ -182,6 +187,29 @@ def seed(root: Path, source: Path | None) -> int:
         except OSError:
             continue
     return new
+
+
+def _board() -> tuple[str, str]:
+    """The directory that Numba gives the board's functions below a cache, and the digest of their sources."""
+    from swarm_agents.shm import digest
+
+    home = os.path.dirname(os.path.abspath(digest.__file__))
+    where = hashlib.sha1(home.encode(), usedforsecurity=False).hexdigest()
+    return f"{os.path.basename(home)}_{where}", digest.PROTOCOL_DIGEST
+
+
+def _digest_in(path: Path) -> str | None:
+    """The digest in the name of a compiled function; None where the name has none."""
+    match = _STAMPED.fullmatch(path.name)
+    return match[1] if match else None
+
+
+def _prune(directory: Path) -> None:
+    """Removes what this installation compiled of sources that it no longer has: nothing would ever load it again."""
+    where, digest = _board()
+    for path in (directory / where).glob("*.nb[ci]"):
+        if _digest_in(path) not in (None, digest):
+            path.unlink(missing_ok=True)
 
 
 def _copy(origin: Path, home: Path) -> bool:
@@ -204,9 +232,10 @@ def _copy(origin: Path, home: Path) -> bool:
 def warm(root: Path, modules: Sequence[str] = ()) -> CacheDescription:
     """Compiles every registered kernel and the board into the cache below `root`; what is there is only loaded.
 
-    `modules` are imported first: they register their owner's kernels.
+    `modules` are imported first: they register their owner's kernels. What the board's former sources left is removed,
+    so that a cache does not grow with every upgrade.
     """
-    use(root)
+    _prune(use(root))
     from swarm_agents.compute import registry
     from swarm_agents.runtime.warmup import use_a_board_once
 

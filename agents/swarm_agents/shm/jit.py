@@ -8,29 +8,17 @@ with a warm cache compiles nothing, wherever the cache came from.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import int64, njit
+
+from swarm_agents.shm.digest import PROTOCOL_DIGEST
 
 __all__ = ["PROTOCOL_DIGEST", "direct", "jit", "jit_nogil", "stamped"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _digest() -> str:
-    total = hashlib.blake2b(digest_size=6)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        total.update(path.name.encode())
-        total.update(path.read_bytes())
-    return total.hexdigest()
-
-
-#: Names the state of this package's sources in the names of cached functions.
-PROTOCOL_DIGEST = _digest()
 
 
 def stamped(dispatcher: Any) -> Any:

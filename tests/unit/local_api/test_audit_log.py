@@ -52,3 +52,19 @@ async def test_requests_are_noted_unless_it_is_turned_off_and_never_their_bodies
         assert [e["objectRef"]["resource"] for e in map(json.loads, text.splitlines())] == ["secrets"]
         assert "not-for-the-log" not in text
         assert server.credentials.token not in text
+
+
+def test_a_request_does_not_fail_because_there_is_no_room_to_note_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "audit.log"
+    path.symlink_to("/dev/full")
+    log = AuditLog(path)
+    for _ in range(3):
+        log._flushed = -1e9  # each line is written at once
+        log.record(make_mocked_request("GET", "/api"), "somebody", None, "", 200, "ResponseComplete")
+    assert len([line for line in caplog.messages if "can't be noted" in line and "No space left" in line]) == 1
+    path.unlink()
+    log.record(make_mocked_request("GET", "/api"), "somebody", None, "", 200, "ResponseComplete")
+    log.close()
+    assert len(path.read_text().splitlines()) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarm_agents.runtime import jitcache
+from swarm_agents.shm.digest import PROTOCOL_DIGEST
 
 
 def make_cache(root: Path, *names: str) -> Path:
@@ -46,6 +47,28 @@ def test_a_seed_is_taken_over_and_what_is_newer_at_home_is_kept(tmp_path: Path) 
     assert (here / "pkg/f.1.nbc").read_text() == "content of pkg/f.1.nbc"
     assert sorted(path.name for path in here.rglob("*") if path.is_file()) == ["f.1.nbc", "f.nbi"]
     assert jitcache.seed(home, seed) == 0
+
+
+def board_file(root: Path, digest: str, installation: str = "") -> Path:
+    """A compiled function of the board, as Numba would name it."""
+    from numba.core.caching import UserProvidedCacheLocator
+
+    from swarm_agents.shm import jit
+
+    where = UserProvidedCacheLocator.get_suitable_cache_subpath(installation or jit.__file__)
+    name = f"{where}/hot.take-9.py311.{digest}.1.nbc"
+    return make_cache(root, name) / name
+
+
+def test_what_the_board_was_before_or_is_elsewhere_is_neither_taken_nor_kept(tmp_path: Path) -> None:
+    seed, home = tmp_path / "seed", tmp_path / "home"
+    now = board_file(seed, PROTOCOL_DIGEST)
+    before = board_file(seed, "0123456789ab")
+    elsewhere = board_file(seed, PROTOCOL_DIGEST, "/another/installation/swarm_agents/shm/jit.py")
+    assert jitcache.seed(home, seed) == 1
+    assert [path.name for path in home.rglob("*.nbc")] == [now.name]
+    jitcache._prune(now.parents[1])
+    assert (now.exists(), before.exists(), elsewhere.exists()) == (True, False, True)
 
 
 @pytest.mark.parametrize("seed", [None, Path("/nonexistent/seed")])

@@ -1,14 +1,18 @@
 """The API server's audit log: one line for each request, as Kubernetes' own (`audit.k8s.io/v1`, level Metadata).
 
 Bodies are never written, so no secret gets into it. A watch is told when it begins, every other request when it was
-answered. The file is bounded: when it is full it becomes `….1`, and the one before that is deleted.
+answered. The file is bounded: when it is full it becomes `….1`, and the one before that is deleted. As with a real
+server, a request does not fail because it could not be noted: lines for which the disk has no room are lost, and the
+cluster's log says so once.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,6 +22,8 @@ from aiohttp import web
 from swarm_deploy.local.api.authorization import Request, groups_of
 
 __all__ = ["MOST_BYTES", "AuditLog"]
+
+_log = logging.getLogger(__name__)
 
 #: Size at which a file is put aside.
 MOST_BYTES: Final = 16 << 20
@@ -33,6 +39,7 @@ class AuditLog:
         self._file: IO[str] | None = None
         self._size = 0
         self._flushed = 0.0
+        self._failing = False
 
     def record(
         self, request: web.Request, user: str, what: Request | None, version: str, code: int, stage: str
@@ -66,6 +73,14 @@ class AuditLog:
             }
             entry["objectRef"] = {key: value for key, value in about.items() if value}
         line = json.dumps(entry, separators=(",", ":")) + "\n"
+        try:
+            self._write(line, now)
+        except OSError as error:
+            self._give_up(error)
+        else:
+            self._failing = False
+
+    def _write(self, line: str, now: float) -> None:
         file = self._opened()
         file.write(line)
         self._size += len(line)
@@ -83,8 +98,16 @@ class AuditLog:
             self._size = self._path.stat().st_size
         return self._file
 
+    def _give_up(self, error: OSError) -> None:
+        """Lets go of the file with what could not be written to it; the next record opens it again."""
+        if not self._failing:
+            _log.error("requests can't be noted in %s: %s", self._path, error)
+        self._failing = True
+        self.close()
+
     def close(self) -> None:
-        """Writes what waits, and closes the file; the next record opens it again."""
+        """Writes what waits, as far as there is room, and closes the file; the next record opens it again."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with suppress(OSError):
+                file.close()
