@@ -5,6 +5,10 @@ them into the container's cpuset, and may write others later. Nothing in the con
 reported is an inference with its reason, and `None` (not known) where the signs allow both. On the embedded cluster the
 kubelet can't make a cpuset; it says in `SWARM_CPUS` and `SWARM_CPUS_EXCLUSIVE` what it assigned and what that is worth.
 
+A cpuset that grows does not show in the affinity of a process that has pinned itself: since Linux 6.2 the kernel keeps
+what was asked for and gives the part of it that the cpuset has. So once this process was pinned to its whole cpuset,
+the cpuset's own file says what it may use, and the affinity no more (it still does where somebody else narrowed it).
+
 Invariants: `observe` reads and changes nothing; an agent is never pinned outside what the kernel allows it.
 """
 
@@ -17,6 +21,12 @@ from enum import StrEnum
 from pathlib import Path
 
 __all__ = ["Code", "Cores", "format_cpus", "observe", "parse_cpus", "pin"]
+
+
+#: Where the cgroup's cpuset stands: of version 2, and of version 1 by newer and older kernels.
+_CPUSETS = ("cpuset.cpus.effective", "cpuset/cpuset.effective_cpus", "cpuset/cpuset.cpus")
+#: The processes that were pinned to the whole cpuset of then.
+_pinned_whole: set[int] = set()
 
 
 class Code(StrEnum):
@@ -92,17 +102,21 @@ def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cor
     if env.get("SWARM_CPUS"):
         # The affinity says nothing here: it is what an earlier `pin` to these very CPUs has made of it.
         return _assigned(env, _read_cpus(root / "sys/fs/cgroup/cpuset.cpus.effective") or online)
-    # The kernel rewrites the affinity of every thread when the kubelet rewrites the cpuset.
-    return _inferred(frozenset(os.sched_getaffinity(0)), online, _quota(root), _whole(env))
+    allowed = frozenset(os.sched_getaffinity(0))
+    if os.getpid() in _pinned_whole:
+        allowed = _cpuset(root) & online or allowed
+    return _inferred(allowed, online, _quota(root), _whole(env))
 
 
-def pin(cores: Cores, pid: int | None = None) -> bool:
+def pin(cores: Cores, pid: int | None = None, *, root: Path = Path("/")) -> bool:
     """Keeps a process (None: this one) and the threads that it makes from now on, on the cores.
 
     False when the kernel says no: the process then runs where it ran.
     """
     process = os.getpid() if pid is None else pid
     wanted = set(cores.cpus)
+    if pid is None and wanted == _cpuset(root):
+        _pinned_whole.add(process)
     try:
         for thread in map(int, os.listdir(f"/proc/{process}/task")):
             if os.sched_getaffinity(thread) != wanted:
@@ -185,6 +199,14 @@ def _read_cpus(path: Path) -> frozenset[int]:
         return parse_cpus(path.read_text())
     except (OSError, ValueError):
         return frozenset()
+
+
+def _cpuset(root: Path) -> frozenset[int]:
+    """The CPUs that this container's cgroup has; none where there is no such file."""
+    for name in _CPUSETS:
+        if found := _read_cpus(root / "sys/fs/cgroup" / name):
+            return found
+    return frozenset()
 
 
 def _quota(root: Path) -> float | None:

@@ -44,6 +44,12 @@ POD: Final = Table(
     Declared("swarm_agent_rejoins", "counter", "Times that the agent found itself fenced and rejoined"),
     Declared("swarm_agent_cores", "gauge", "CPUs that the agent may run on"),
     Declared(
+        "swarm_agent_cores_avoided",
+        "gauge",
+        "CPUs that the agent keeps off for a while: they are stolen from, throttled or hot",
+    ),
+    Declared("swarm_agent_core_moves", "counter", "Times that the agent left such a CPU, or took it again"),
+    Declared(
         "swarm_agent_cores_exclusive",
         "gauge",
         "1 when these CPUs are the agent's alone, 0 when not, NaN when that is not known",

@@ -91,6 +91,7 @@ class Metrics(Collector):
             ("swarm_agent_unfit", bool(supervisor.unfit)),
             ("swarm_agent_failure_probability_ratio", supervisor.outlook.forecast.probability),
             ("swarm_agent_cores", len(cores.cpus)),
+            ("swarm_agent_cores_avoided", len(supervisor.core_balance.avoided)),
             ("swarm_agent_cores_exclusive", math.nan if cores.exclusive is None else cores.exclusive),
             ("swarm_agent_cores_exclusive_wanted", supervisor.wishes.pins),
             ("swarm_tasks_running", scores.running),
@@ -99,6 +100,7 @@ class Metrics(Collector):
         for name, count in (
             ("swarm_agent_restarts", supervisor.restarts.total),
             ("swarm_agent_rejoins", scores.rejoins),
+            ("swarm_agent_core_moves", supervisor.core_balance.moves),
             ("swarm_suspicions", guard.watch.suspicions),
             ("swarm_suspicions_withdrawn", guard.watch.withdrawn),
         ):

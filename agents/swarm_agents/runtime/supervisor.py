@@ -32,7 +32,7 @@ from swarm_agents.runtime.agent import AgentBase
 from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.events import Events
 from swarm_agents.runtime.fitness import Wishes, numa_nodes, report
-from swarm_agents.runtime.follow import follow_cores, follow_file
+from swarm_agents.runtime.follow import CoreBalance, follow_cores, follow_file
 from swarm_agents.runtime.guard import Guard
 from swarm_agents.runtime.metrics import Metrics
 from swarm_agents.runtime.outlook import Outlook
@@ -108,6 +108,7 @@ class Supervisor:
         self._declared_at = 0.0
         self.guard = Guard(self)
         self.outlook = Outlook(self)
+        self.core_balance = CoreBalance()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- life

@@ -51,6 +51,11 @@ HARDWARE: Final = Board(
                         f"* (swarm_agent_cores_exclusive{{{SWARMS}}} == bool 1))",
                         "{{node}} exclusive",
                     ),
+                    (f"sum by (node) (swarm_agent_cores_avoided{{{SWARMS}}})", "{{node}} avoided"),
+                    (
+                        f"sum by (node) (rate(swarm_agent_core_moves_total{{{SWARMS}}}{RATE}))",
+                        "{{node}} moves a second",
+                    ),
                 ),
             ),
         ),

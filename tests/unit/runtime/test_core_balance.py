@@ -8,13 +8,15 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm_agents.runtime.corebalance import LEAST_AWAY, Core, CoreBalance, cost
+from swarm_agents.runtime.corebalance import LEAST_AWAY, Core, CoreBalance, Move, cost
 
 WELL = Core()
 STOLEN = Core(steal=0.6)
 
 
-def run(balance: CoreBalance, start: float, seconds: float, cpus: range, cores: dict[int, Core], busy: int = 1) -> list:
+def run(
+    balance: CoreBalance, start: float, seconds: float, cpus: range, cores: dict[int, Core], busy: int = 1
+) -> list[tuple[float, Move]]:
     """Looks each half second, as the supervisor does; returns the moves with their times."""
     return [
         (start + step / 2, move)
@@ -48,7 +50,7 @@ def test_what_is_over_in_a_moment_moves_nothing() -> None:
 
 def test_figures_between_the_marks_move_nothing_back_and_forth() -> None:
     balance = CoreBalance()
-    moves = []
+    moves: list[Move] = []
     for step in range(1200):
         steal = 0.32 if step % 2 else 0.2
         moves += balance.plan(step / 2, range(2), {0: Core(steal=steal), 1: WELL}, 1)
@@ -130,7 +132,9 @@ _CORE = st.builds(Core, _FIGURE, _FIGURE, _FIGURE, st.none() | _FIGURE, st.none(
         max_size=30,
     )
 )
-def test_whatever_is_read_the_agent_stays_on_a_part_of_its_cpuset(steps: list) -> None:
+def test_whatever_is_read_the_agent_stays_on_a_part_of_its_cpuset(
+    steps: list[tuple[float, set[int], dict[int, Core], int]],
+) -> None:
     balance, now = CoreBalance(), 0.0
     for passed, cpus, cores, busy in steps:
         now += passed
