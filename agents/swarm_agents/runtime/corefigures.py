@@ -22,6 +22,8 @@ __all__ = ["CoreFigures"]
 _CPU = "sys/devices/system/cpu"
 #: A thread that has used this share of a core wants one of its own.
 _BUSY = 0.2
+#: Threads that have used as much together may be short of cores.
+_FULL = 0.8
 #: No core is colder, no limit higher (degrees Celsius): what is beyond is a sensor that is not connected.
 _COLDEST, _HOTTEST = -55.0, 150.0
 #: At most so many hwmon files are looked at.
@@ -37,6 +39,7 @@ class CoreFigures:
         self._ticks = ticks or float(os.sysconf("SC_CLK_TCK"))
         self._times: dict[int, list[int]] = {}
         self._threads: dict[int, tuple[int, int]] = {}
+        self._process: int | None = None
         self._pid = -1
         self._throttles: dict[int, int] = {}
         self._heat: dict[int, tuple[Path, Path | None]] | None = None
@@ -68,8 +71,7 @@ class CoreFigures:
             celsius, limit = self._celsius(cpu)
             found[cpu] = Core(steal, others, throttles, celsius, limit)
         self._times = {cpu: times[cpu] for cpu in wanted if cpu in times}
-        threads = sum(used >= _BUSY * longest for used in busy_ticks) if longest else 0
-        return found, threads
+        return found, _wanting(busy_ticks, longest)
 
     def _text(self, path: str) -> str:
         try:
@@ -95,35 +97,45 @@ class CoreFigures:
         return found
 
     def _used(self, pid: int) -> tuple[dict[int, int], int, list[int]]:
-        """Ticks that the threads have used: by core of those that stayed, in all of those that moved; of each."""
+        """Ticks that the threads have used: by core of those that stayed, in all of those that moved; of each.
+
+        Those of threads that have begun or ended since the last look are had from the whole process's.
+        """
         if pid != self._pid:
-            self._pid, self._threads = pid, {}
+            self._pid, self._threads, self._process = pid, {}, None
         sure: dict[int, int] = {}
-        unsure, each, threads = 0, [], {}
+        each, threads = [], {}
         folder = self._root / f"proc/{pid}/task"
         try:
             names = os.listdir(folder) if pid > 0 else []
         except OSError:
             names = []
         for name in names:
-            # After the name, which may hold anything: state is the first field, utime the 12th, processor the 37th.
-            fields = self._text(f"proc/{pid}/task/{name}/stat").rpartition(")")[2].split()
-            try:
-                used, core = int(fields[11]) + int(fields[12]), int(fields[36])
-            except (IndexError, ValueError):
+            found = self._ticks_of(f"proc/{pid}/task/{name}/stat")
+            if found is None:
                 continue
             before = self._threads.get(int(name))
-            threads[int(name)] = used, core
+            threads[int(name)] = used, core = found
             if before is None or used <= before[0]:
                 continue
             grown = used - before[0]
             each.append(grown)
             if core == before[1]:
                 sure[core] = sure.get(core, 0) + grown
-            else:
-                unsure += grown
         self._threads = threads
-        return sure, unsure, each
+        whole, last = self._ticks_of(f"proc/{pid}/stat"), self._process
+        self._process = whole[0] if whole is not None else None
+        grown = sum(each) if self._process is None or last is None else self._process - last
+        return sure, max(grown - sum(sure.values()), 0), each
+
+    def _ticks_of(self, path: str) -> tuple[int, int] | None:
+        """What a process or thread has used in all, and the core that it was last on."""
+        # After the name, which may hold anything: state is the first field, utime the 12th, processor the 37th.
+        fields = self._text(path).rpartition(")")[2].split()
+        try:
+            return int(fields[11]) + int(fields[12]), int(fields[36])
+        except (IndexError, ValueError):
+            return None
 
     def _throttled(self, cpu: int) -> float:
         now = self._number(self._root / _CPU / f"cpu{cpu}/thermal_throttle/core_throttle_count")
@@ -180,3 +192,11 @@ class CoreFigures:
             if words[:2] == ["Package", "id"] and len(words) == 3 and words[2].isdecimal():
                 return int(words[2])
         return 0
+
+
+def _wanting(used: list[int], whole: float) -> int:
+    """How many threads want a core, by the ticks that each has used; `whole`: the ticks of one core."""
+    least = _BUSY * whole
+    if sum(used) >= _FULL * whole:  # they may be many on few cores, and each have little
+        least = min(least, max(used, default=0) / 2)
+    return sum(one >= least for one in used) if whole else 0

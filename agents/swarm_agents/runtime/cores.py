@@ -14,6 +14,7 @@ Invariants: `observe` reads and changes nothing; an agent is never pinned outsid
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -119,8 +120,9 @@ def pin(cores: Cores, pid: int | None = None, *, root: Path = Path("/")) -> bool
         _pinned_whole.add(process)
     try:
         for thread in map(int, os.listdir(f"/proc/{process}/task")):
-            if os.sched_getaffinity(thread) != wanted:
-                os.sched_setaffinity(thread, wanted)
+            with contextlib.suppress(ProcessLookupError):  # that thread has ended; the others have not
+                if os.sched_getaffinity(thread) != wanted:
+                    os.sched_setaffinity(thread, wanted)
     except OSError:
         return False
     return True

@@ -106,8 +106,7 @@ class Supervisor:
         #: Set while there is an agent that is ready.
         self._up = asyncio.Event()
         self._declared_at = 0.0
-        self.guard = Guard(self)
-        self.outlook = Outlook(self)
+        self.guard, self.outlook = Guard(self), Outlook(self)
         self.core_balance = CoreBalance()
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -23,9 +23,17 @@ def write_stat(root: Path, *cores: tuple[int, ...]) -> None:
     write(root, "proc/stat", "\n".join([*lines, "intr 1 2", "ctxt 5"]))
 
 
-def write_thread(root: Path, thread: int, used: int, core: int) -> None:
+def stat_line(number: int, used: int, core: int) -> str:
     fields = ["R", *["0"] * 10, str(used), "0", *["0"] * 23, str(core), "0", "0"]
-    write(root, f"proc/{PID}/task/{thread}/stat", f"{thread} (a) name (x) {' '.join(fields)}")
+    return f"{number} (a) name (x) {' '.join(fields)}"
+
+
+def write_thread(root: Path, thread: int, used: int, core: int) -> None:
+    write(root, f"proc/{PID}/task/{thread}/stat", stat_line(thread, used, core))
+
+
+def write_process(root: Path, used: int) -> None:
+    write(root, f"proc/{PID}/stat", stat_line(PID, used, 0))
 
 
 #                user nice sys idle iowait irq soft steal
@@ -55,6 +63,31 @@ def test_the_use_of_a_thread_that_changed_cores_is_held_against_none(tmp_path: P
     write_thread(tmp_path, 8, 100, 1)
     cores, _ = figures.read([0, 1], PID)
     assert (cores[0].others, cores[1].others) == (0.0, 0.0)
+
+
+def test_threads_that_begin_and_end_between_two_looks_are_the_agents_own(tmp_path: Path) -> None:
+    figures = CoreFigures(tmp_path)
+    write_stat(tmp_path, IDLE)
+    write_process(tmp_path, 500)
+    figures.read([0], PID)
+    write_stat(tmp_path, (190, 0, 0, 110, 0, 0, 0, 0))
+    write_process(tmp_path, 590)
+    cores, _ = figures.read([0], PID)
+    assert cores[0].others == 0.0
+
+
+def test_many_threads_that_share_the_cores_that_are_left_want_one_each(tmp_path: Path) -> None:
+    figures = CoreFigures(tmp_path)
+    write_stat(tmp_path, IDLE)
+    for thread in range(10, 26):
+        write_thread(tmp_path, thread, 0, 0)
+    write_thread(tmp_path, 9, 0, 0)
+    figures.read([0], PID)
+    write_stat(tmp_path, (260, 0, 0, 100, 0, 0, 0, 0))
+    for thread in range(10, 26):
+        write_thread(tmp_path, thread, 10, 0)
+    write_thread(tmp_path, 9, 1, 0)
+    assert figures.read([0], PID)[1] == 16
 
 
 def test_throttling_is_counted_from_one_look_to_the_next(tmp_path: Path) -> None:

@@ -133,3 +133,15 @@ def test_an_agent_that_has_died_in_between_disturbs_nobody(two: tuple[int, int])
     for step in range(10):
         balance(supervisor, figures, step / 2)  # type: ignore[arg-type]
     assert os.sched_getaffinity(0) >= set(two)
+
+
+def test_a_thread_that_ends_meanwhile_keeps_the_others_from_nothing(
+    two: tuple[int, int], process: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listdir = os.listdir
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    its = f"/proc/{process}/task"
+    monkeypatch.setattr(os, "listdir", lambda path: [str(gone.pid)] * (path == its) + listdir(path))
+    assert cores.pin(dataclasses.replace(cores.observe(), cpus=(two[0],)), process)
+    assert os.sched_getaffinity(process) == {two[0]}
