@@ -7,7 +7,7 @@ kubelet can't make a cpuset; it says in `SWARM_CPUS` and `SWARM_CPUS_EXCLUSIVE` 
 
 A cpuset that grows does not show in the affinity of a process that has pinned itself: since Linux 6.2 the kernel keeps
 what was asked for and gives the part of it that the cpuset has. So once this process was pinned to its whole cpuset,
-the cpuset's own file says what it may use, and the affinity no more (it still does where somebody else narrowed it).
+the cpuset's own file says what it may use, unless the affinity lacks CPUs of both: somebody else has narrowed it.
 
 Invariants: `observe` reads and changes nothing; an agent is never pinned outside what the kernel allows it.
 """
@@ -26,8 +26,8 @@ __all__ = ["Code", "Cores", "format_cpus", "observe", "parse_cpus", "pin"]
 
 #: Where the cgroup's cpuset stands: of version 2, and of version 1 by newer and older kernels.
 _CPUSETS = ("cpuset.cpus.effective", "cpuset/cpuset.effective_cpus", "cpuset/cpuset.cpus")
-#: The processes that were pinned to the whole cpuset of then.
-_pinned_whole: set[int] = set()
+#: The process that was pinned to the whole cpuset of then, and that cpuset; a forked child's is its parent's.
+_pinned_whole: tuple[int, frozenset[int]] | None = None
 
 
 class Code(StrEnum):
@@ -104,8 +104,10 @@ def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cor
         # The affinity says nothing here: it is what an earlier `pin` to these very CPUs has made of it.
         return _assigned(env, _read_cpus(root / "sys/fs/cgroup/cpuset.cpus.effective") or online)
     allowed = frozenset(os.sched_getaffinity(0))
-    if os.getpid() in _pinned_whole:
-        allowed = _cpuset(root) & online or allowed
+    if _pinned_whole is not None and _pinned_whole[0] == os.getpid():
+        cpuset = _cpuset(root) & online
+        if cpuset and allowed >= _pinned_whole[1] & cpuset:
+            allowed = cpuset
     return _inferred(allowed, online, _quota(root), _whole(env))
 
 
@@ -114,10 +116,11 @@ def pin(cores: Cores, pid: int | None = None, *, root: Path = Path("/")) -> bool
 
     False when the kernel says no: the process then runs where it ran.
     """
+    global _pinned_whole
     process = os.getpid() if pid is None else pid
-    wanted = set(cores.cpus)
-    if pid is None and wanted == _cpuset(root):
-        _pinned_whole.add(process)
+    wanted = frozenset(cores.cpus)
+    if pid is None:
+        _pinned_whole = (process, wanted) if wanted == _cpuset(root) else None
     try:
         for thread in map(int, os.listdir(f"/proc/{process}/task")):
             with contextlib.suppress(ProcessLookupError):  # that thread has ended; the others have not

@@ -50,7 +50,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     before = os.sched_getaffinity(0)
     if len(before) < 2:
         pytest.skip("needs two CPUs")
-    monkeypatch.setattr(cores, "_pinned_whole", set())
+    monkeypatch.setattr(cores, "_pinned_whole", None)
     monkeypatch.delenv("SWARM_CPUS", raising=False)
     one, other = sorted(before)[:2]
     yield one, other
@@ -105,6 +105,19 @@ def test_an_affinity_that_somebody_else_narrowed_is_believed_though_the_cpuset_i
     assert there.cpus == (two[0],)
     cores.pin(there, root=tmp_path)
     assert cores.observe({}, tmp_path).cpus == (two[0],)
+
+
+def test_an_affinity_that_is_narrowed_later_is_believed_and_so_is_that_it_is_widened_again(
+    two: tuple[int, int], tmp_path: Path
+) -> None:
+    write_cpuset(tmp_path, cores.format_cpus(two))
+    os.sched_setaffinity(0, two)
+    cores.pin(cores.observe({}, tmp_path), root=tmp_path)
+    for there in ((two[1],), two):
+        os.sched_setaffinity(0, there)
+        found = cores.observe({}, tmp_path)
+        assert found.cpus == there
+        cores.pin(found, root=tmp_path)
 
 
 def test_the_agent_leaves_a_bad_core_and_comes_back_never_outside_its_cpuset(
