@@ -41,7 +41,7 @@ RATE: Final = 50.0
 #: The same while there is nothing to tell, and the longest time (seconds) between two questions to one pod: agents
 #: keep their last events for longer than that.
 QUIET_RATE: Final = 5.0
-QUIET_MAX: Final = 300.0
+QUIET_MAX: Final = 480.0
 #: How long (seconds) a swarm that had news is asked often.
 HOT: Final = 60.0
 #: Seconds after which an event is not told any more.
@@ -167,10 +167,12 @@ class Gatherer:
         for swarm, pod in pods:
             for port in pod.ports:
                 if self._due(swarm, pod, port, quiet):
-                    asked.add(asyncio.create_task(self.ask(swarm, pod, port)))
+                    task = asyncio.create_task(self.ask(swarm, pod, port))
+                    asked.add(task)
+                    task.add_done_callback(asked.discard)
                     await asyncio.sleep(1 / RATE)
         if asked:
-            await asyncio.wait(asked)
+            await asyncio.wait([*asked])
         return quiet
 
     def _due(self, swarm: SwarmView, pod: PodView, port: int, quiet: float) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -65,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(options: argparse.Namespace, policy: Policy) -> int:
+    from swarm_operator import heap
     from swarm_operator.agents import Agents
     from swarm_operator.auditor import Auditor
     from swarm_operator.autoscaler import Autoscaler
@@ -147,11 +147,8 @@ async def _run(options: argparse.Namespace, policy: Policy) -> int:
         await asyncio.wait({first, stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         if first.done() and not stop.is_set():
             synced.set()
-            # What is there now stays: modules, models, the first lists. The collector need not walk through it again
-            # and again; what requests leave behind is freed by reference counts, nearly all of it.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(20_000, 20, 20)
+            heap.freeze()
+            tasks.append(asyncio.create_task(heap.keep(), name="heap"))
             log.info("synced", swarms=sum(1 for _ in cache.swarms()))
             work = asyncio.create_task(controller.run(), name="workers")
             tasks.append(work)

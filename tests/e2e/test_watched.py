@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from support.kubectl import Kubectl
 from support.product import Running
 from support.prometheus import Prometheus, program
+from support.waiting import eventually
 from support.watched import Work, watching
 from swarm_agents.client.connection import resolve
 from swarm_deploy.dashboards.boards import BOARDS
@@ -27,14 +28,6 @@ pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 #: The autoscaler may want two, and two there are: it speaks, and does nothing.
 AUTOSCALED = '{"spec":{"compute":{"min":2,"max":2}}}'
 NOT_AUTOSCALED = '{"spec":{"compute":{"min":null,"max":null}}}'
-
-
-def eventually(what: Callable[[], Any], seconds: float) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, f"waited {seconds:g} s in vain"
-        time.sleep(0.3)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +47,15 @@ def watched(product: Running, tmp_path_factory: pytest.TempPathFactory) -> Itera
             work = Work(connection, "small").start()
             try:
                 # what is not seen before it happens has no rate
-                eventually(lambda: server.query('count(swarm_fences_total{witness="exit"}) >= 3'), 60)
-                eventually(lambda: server.query("count(count_over_time(swarm_tasks_total[1m]) >= 3)"), 60)
+                eventually(lambda: server.query('count(swarm_fences_total{witness="exit"}) >= 3'), "fences", 60)
+                eventually(
+                    lambda: server.query("count(count_over_time(swarm_tasks_total[1m]) >= 3)"),
+                    "tasks of all agents",
+                    60,
+                )
                 work.kill_one()
                 again = 'sum(increase(swarm_failover_seconds_count{stage="resume"}[1m])) > 0'
-                eventually(lambda: server.query(again), 60)
+                eventually(lambda: server.query(again), "a task that went on elsewhere", 60)
                 assert not work.errors
                 yield server
             finally:
@@ -74,7 +71,7 @@ def test_every_documented_metric_is_there_and_no_other(watched: Prometheus) -> N
     def names() -> set[str]:
         return set(watched.get("label/__name__/values"))
 
-    eventually(lambda: wanted <= names(), 60)
+    eventually(lambda: wanted <= names(), "every documented metric", 60)
     others = {name for name in names() - wanted if ":" not in name and not name.startswith(("scrape_", "ALERTS"))}
     assert others == {"up"}
 
@@ -83,7 +80,7 @@ def test_every_agent_and_the_operator_are_scraped_with_labels_that_say_whose_the
     def found() -> list[dict[str, Any]]:
         return list(watched.get("targets")["activeTargets"])
 
-    eventually(lambda: {target["health"] for target in found()} == {"up"}, 60)
+    eventually(lambda: {target["health"] for target in found()} == {"up"}, "targets that answer", 60)
     targets = found()
     agents = [t["labels"] for t in targets if t["labels"]["job"] == "agentswarm-agents"]
     assert len(agents) == 5
@@ -107,7 +104,7 @@ def test_all_rules_are_evaluated_without_an_error_and_record_something(watched: 
     def rules() -> list[dict[str, Any]]:
         return [rule for group in watched.get("rules")["groups"] for rule in group["rules"]]
 
-    eventually(lambda: {rule["health"] for rule in rules()} == {"ok"}, 30)
+    eventually(lambda: {rule["health"] for rule in rules()} == {"ok"}, "rules that evaluate", 30)
     for rule in rules():
         if rule["type"] == "recording":
             assert watched.query(rule["name"]), rule["name"]

@@ -10,5 +10,4 @@ _IN_PROPORTION = "what it allocates is in proportion to its arguments"
 
 TABLE: dict[str, Entry] = {
     "crypto.chacha20": entry(empty="data", beyond=_IN_PROPORTION),
-    "crypto.sha256_tree": entry(empty="data", beyond=_IN_PROPORTION),
 }

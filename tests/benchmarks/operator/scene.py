@@ -180,7 +180,7 @@ def _embedded(state: Path, words: list[str]) -> Any:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)  # with ten thousand pods its tasks are many
         finally:
             process.kill()
             process.wait()

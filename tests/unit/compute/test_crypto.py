@@ -1,8 +1,7 @@
-"""ChaCha20 and tree hashes against the vectors that RFC 8439, FIPS 180-4 and Certificate Transparency publish."""
+"""ChaCha20 against the vectors that RFC 8439 publishes, and against a well-known library."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from swarm_agents.compute import registry, team
 from swarm_agents.errors import BadArguments
 
-CHACHA, TREE = registry.get("crypto.chacha20"), registry.get("crypto.sha256_tree")
+CHACHA = registry.get("crypto.chacha20")
 each = pytest.mark.parametrize("implementation", ["numpy", "numba", "threads"])
 #: Key, nonce and counter of RFC 8439, 2.3.2 and 2.4.2.
 KEY = bytes(range(32))
@@ -92,41 +91,3 @@ def test_a_key_stream_never_begins_anew(implementation: str) -> None:
     assert len(cipher(implementation, bytes(64), KEY, "00" * 12, last)) == 64
     with pytest.raises(BadArguments, match=r"'counter' must leave 2 blocks before 2\*\*32"):
         cipher(implementation, bytes(65), KEY, "00" * 12, last)
-
-
-# -- trees
-
-
-@each
-def test_a_single_leaf_is_the_sha_256_of_the_standard_behind_a_zero_byte(implementation: str) -> None:
-    """FIPS 180-4's example "abc", and its example of two blocks, as the leaf 0x00 ‖ text."""
-    for text in (b"abc", b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"):
-        got = TREE.run((text,), implementation=implementation)
-        assert got == hashlib.sha256(b"\x00" + text).digest()
-    assert hashlib.sha256(b"abc").hexdigest() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-@each
-def test_the_tree_hash_of_nothing_and_of_an_empty_leaf_differ_as_rfc_6962_says(implementation: str) -> None:
-    nothing = TREE.run((b"",), implementation=implementation)
-    assert nothing.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    zero = TREE.run((b"\x00",), implementation=implementation)
-    assert zero.hex() == hashlib.sha256(b"\x00\x00").hexdigest()
-
-
-@pytest.mark.usefixtures("three_threads")
-@pytest.mark.parametrize("leaf", [64, 1000, 4096])
-@pytest.mark.parametrize("leaves", [1, 2, 3, 511, 513, 700])
-def test_subtrees_on_threads_grow_into_the_same_tree(leaf: int, leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from swarm_agents.compute.kernels.crypto import tree
-
-    monkeypatch.setattr(tree, "_LEAST", 1000)
-    data = np.random.default_rng(leaf).integers(0, 256, leaf * leaves - leaf // 3, dtype=np.uint8)
-    got = TREE.run((data,), {"leaf": leaf}, implementation="threads")
-    assert got == registry.get("hash.sha256_tree").run((data,), {"leaf": leaf}, implementation="numpy")
-
-
-def test_roots_of_pieces_are_nodes_of_the_whole() -> None:
-    data = np.random.default_rng(1).integers(0, 256, 8 * 100, dtype=np.uint8)
-    left, right = TREE(data[:400], leaf=100), TREE(data[400:], leaf=100)
-    assert TREE(data, leaf=100) == hashlib.sha256(b"\x01" + left + right).digest()

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swarm_agents.compute import registry
+from swarm_agents.compute import registry, team
+from swarm_agents.compute.kernels import sha256
 from swarm_agents.compute.kernels.sha256 import merkle_root
+
+TREE = registry.get("hash.sha256_tree")
 
 #: The leaves and roots with which Certificate Transparency's implementations test their trees (RFC 6962).
 LEAVES = [
@@ -45,7 +48,7 @@ def test_the_roots_are_those_of_certificate_transparency(count: int) -> None:
     assert merkle_root(LEAVES[:count]).hex() == ROOTS[count]
 
 
-@pytest.mark.parametrize("implementation", list(registry.get("hash.sha256_tree").implementations))
+@pytest.mark.parametrize("implementation", list(TREE.implementations))
 @settings(deadline=None)
 @given(data=st.binary(max_size=700), leaf=st.integers(1, 130))
 @example(b"", 1)
@@ -55,18 +58,50 @@ def test_the_roots_are_those_of_certificate_transparency(count: int) -> None:
 @example(bytes(33 * 119), 119)
 def test_the_kernel_gives_the_root_of_the_definition(implementation: str, data: bytes, leaf: int) -> None:
     leaves = [data[at : at + leaf] for at in range(0, len(data), leaf)]
-    got = registry.get("hash.sha256_tree").run((data,), {"leaf": leaf}, implementation=implementation)
+    got = TREE.run((data,), {"leaf": leaf}, implementation=implementation)
     assert got == by_definition(leaves)
 
 
 def test_a_changed_bit_anywhere_changes_the_root() -> None:
-    tree = registry.get("hash.sha256_tree")
     data = np.arange(4096, dtype=np.uint32).view(np.uint8)
-    root = tree(data, leaf=256)
+    root = TREE(data, leaf=256)
     for at in (0, 255, 256, 9000, data.size - 1):
         changed = data.copy()
         changed[at] ^= 1
-        assert tree(changed, leaf=256) != root
+        assert TREE(changed, leaf=256) != root
+
+
+@pytest.mark.parametrize("implementation", list(TREE.implementations))
+def test_a_single_leaf_is_the_sha_256_of_the_standard_behind_a_zero_byte(implementation: str) -> None:
+    """FIPS 180-4's example "abc", and its example of two blocks, as the leaf 0x00 ‖ text."""
+    for text in (b"abc", b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"):
+        got = TREE.run((text,), implementation=implementation)
+        assert got == hashlib.sha256(b"\x00" + text).digest()
+    assert hashlib.sha256(b"abc").hexdigest() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("implementation", list(TREE.implementations))
+def test_the_tree_hash_of_nothing_and_of_an_empty_leaf_differ_as_rfc_6962_says(implementation: str) -> None:
+    nothing = TREE.run((b"",), implementation=implementation)
+    assert nothing.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    zero = TREE.run((b"\x00",), implementation=implementation)
+    assert zero.hex() == hashlib.sha256(b"\x00\x00").hexdigest()
+
+
+@pytest.mark.parametrize("leaf", [64, 1000, 4096])
+@pytest.mark.parametrize("leaves", [1, 2, 3, 511, 513, 700])
+def test_subtrees_on_threads_grow_into_the_same_tree(leaf: int, leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sha256, "_LEAST", 1000)
+    monkeypatch.setattr(team, "threads", lambda: 3)
+    data = np.random.default_rng(leaf).integers(0, 256, leaf * leaves - leaf // 3, dtype=np.uint8)
+    got = TREE.run((data,), {"leaf": leaf}, implementation="threads")
+    assert got == TREE.run((data,), {"leaf": leaf}, implementation="numpy")
+
+
+def test_roots_of_pieces_are_nodes_of_the_whole() -> None:
+    data = np.random.default_rng(1).integers(0, 256, 8 * 100, dtype=np.uint8)
+    left, right = TREE(data[:400], leaf=100), TREE(data[400:], leaf=100)
+    assert TREE(data, leaf=100) == hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def test_the_compiled_tree_holds_no_gil() -> None:

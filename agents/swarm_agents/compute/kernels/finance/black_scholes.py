@@ -11,6 +11,7 @@ where it grows without bound, is reported as 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from swarm_agents.compute.registry import Call, call, kernel
 from swarm_agents.compute.signature import Between, Dims, Finite
 from swarm_agents.errors import BadArguments
 
-__all__ = ["GREEKS", "black_scholes"]
+__all__ = ["GREEKS", "black_scholes", "greeks"]
 
 Floats = NDArray[np.float64]
 #: One number an option.
@@ -84,28 +85,38 @@ def black_scholes(
 
     _check(spot, strike, maturity, rate, sigma, dividend)
     sign = 1.0 if option == "call" else -1.0
-    root = np.sqrt(maturity)
+    rows = greeks(np, ndtr, sign, dividend, spot, strike, maturity, rate, sigma)
+    return _result(rows)
+
+
+def greeks(
+    xp: Any, ndtr: Any, sign: float, dividend: float, spot: Any, strike: Any, maturity: Any, rate: Any, sigma: Any
+) -> list[Any]:
+    """The rows of `GREEKS` in arrays of `xp` (NumPy or CuPy), `ndtr` being its normal distribution.
+
+    Where there is no deviation divisors are 1, and the results are set afterwards.
+    """
+    root = xp.sqrt(maturity)
     deviation = sigma * root
-    moneyness = np.log(spot / strike) + (rate - dividend) * maturity
+    moneyness = xp.log(spot / strike) + (rate - dividend) * maturity
     still = deviation == 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        d1 = moneyness / deviation + 0.5 * deviation
-    d1 = np.where(still, np.where(moneyness == 0.0, 0.0, np.copysign(np.inf, moneyness)), d1)
+    safe = xp.where(still, 1.0, deviation)
+    far = xp.where(moneyness == 0.0, 0.0, xp.copysign(xp.inf, moneyness))
+    d1 = xp.where(still, far, moneyness / safe + 0.5 * deviation)
     d2 = d1 - deviation
-    held = np.exp(-dividend * maturity)
-    paid = strike * np.exp(-rate * maturity)
-    density = np.exp(-0.5 * d1 * d1) / math.sqrt(2.0 * math.pi)
+    held = xp.exp(-dividend * maturity)
+    paid = strike * xp.exp(-rate * maturity)
+    density = xp.exp(-0.5 * d1 * d1) / math.sqrt(2.0 * math.pi)
     n1, n2 = ndtr(sign * d1), ndtr(sign * d2)
-    safe = np.where(still, 1.0, deviation)
-    decay = np.where(maturity == 0.0, 0.0, spot * held * density * sigma / (2.0 * np.where(root == 0.0, 1.0, root)))
-    return {
-        "price": sign * (spot * held * n1 - paid * n2),
-        "delta": sign * held * n1,
-        "gamma": np.where(still, 0.0, held * density / (spot * safe)),
-        "vega": spot * held * density * root,
-        "theta": sign * (dividend * spot * held * n1 - rate * paid * n2) - decay,
-        "rho": sign * maturity * paid * n2,
-    }
+    decay = xp.where(maturity == 0.0, 0.0, spot * held * density * sigma / (2.0 * xp.where(root == 0.0, 1.0, root)))
+    return [
+        sign * (spot * held * n1 - paid * n2),
+        sign * held * n1,
+        xp.where(still, 0.0, held * density / (spot * safe)),
+        spot * held * density * root,
+        sign * (dividend * spot * held * n1 - rate * paid * n2) - decay,
+        sign * maturity * paid * n2,
+    ]
 
 
 def _load() -> Any:
@@ -114,7 +125,7 @@ def _load() -> Any:
     return options_jit
 
 
-def _result(rows: Floats) -> dict[str, Floats]:
+def _result(rows: Iterable[Floats]) -> dict[str, Floats]:
     return dict(zip(GREEKS, rows, strict=True))
 
 

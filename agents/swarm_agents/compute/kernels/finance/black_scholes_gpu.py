@@ -5,7 +5,6 @@ The formulas are those of `black_scholes`, which gives the sources. The bus is w
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,11 @@ def _(
     def on_device(device: gpu.Device) -> dict[str, Floats]:
         out = [np.empty(len(spot)) for _ in host.GREEKS]
         sign = 1.0 if option == "call" else -1.0
-        device.over(market, out, lambda *m: _priced(device, sign, dividend, *m), per_row=8 * _DOUBLES)
+
+        def rows(*chunk: Any) -> list[Any]:
+            return host.greeks(device.xp, device.special.ndtr, sign, dividend, *chunk)
+
+        device.over(market, out, rows, per_row=8 * _DOUBLES)
         return dict(zip(host.GREEKS, out, strict=True))
 
     def on_cpu() -> dict[str, Floats]:
@@ -43,31 +46,3 @@ def _(
         return result
 
     return gpu.offload(on_device, on_cpu)
-
-
-def _priced(
-    device: gpu.Device, sign: float, dividend: float, spot: Any, strike: Any, maturity: Any, rate: Any, sigma: Any
-) -> list[Any]:
-    """The rows of `GREEKS`. Where there is no deviation divisors are 1, and the results are set afterwards."""
-    xp, ndtr = device.xp, device.special.ndtr
-    root = xp.sqrt(maturity)
-    deviation = sigma * root
-    moneyness = xp.log(spot / strike) + (rate - dividend) * maturity
-    still = deviation == 0.0
-    safe = xp.where(still, 1.0, deviation)
-    far = xp.where(moneyness == 0.0, 0.0, xp.copysign(xp.inf, moneyness))
-    d1 = xp.where(still, far, moneyness / safe + 0.5 * deviation)
-    d2 = d1 - deviation
-    held = xp.exp(-dividend * maturity)
-    paid = strike * xp.exp(-rate * maturity)
-    density = xp.exp(-0.5 * d1 * d1) / math.sqrt(2.0 * math.pi)
-    n1, n2 = ndtr(sign * d1), ndtr(sign * d2)
-    decay = xp.where(maturity == 0.0, 0.0, spot * held * density * sigma / (2.0 * xp.where(root == 0.0, 1.0, root)))
-    return [
-        sign * (spot * held * n1 - paid * n2),
-        sign * held * n1,
-        xp.where(still, 0.0, held * density / (spot * safe)),
-        spot * held * density * root,
-        sign * (dividend * spot * held * n1 - rate * paid * n2) - decay,
-        sign * maturity * paid * n2,
-    ]
