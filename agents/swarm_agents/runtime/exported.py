@@ -8,7 +8,7 @@ from swarm_agents.config import Priority
 from swarm_agents.exported import Declared, Table, process
 from swarm_agents.runtime.scoreboard import BUCKETS, RESULTS
 
-__all__ = ["CHECKPOINTS", "COMPUTE", "POD", "PRIORITIES", "SECOND_RUNS", "WITNESSES"]
+__all__ = ["CHECKPOINTS", "COMPUTE", "IO", "IO_RESULTS", "POD", "PRIORITIES", "SECOND_RUNS", "WITNESSES"]
 
 PRIORITIES: Final = f"{len(Priority)} priorities: {', '.join(map(str, Priority))}"
 #: Who says that an agent is dead.
@@ -16,6 +16,9 @@ WITNESSES: Final = ("exit", "process", "lock", "stopped", "dying", "confirmed", 
 #: What becomes of a checkpoint, and of a second run.
 CHECKPOINTS: Final = ("kept", "skipped", "fenced")
 SECOND_RUNS: Final = ("won", "lost", "failed", "yielded", "refused")
+
+#: What becomes of a request to the disk.
+IO_RESULTS: Final = ("done", "failed", "refused", "cancelled")
 
 _STAGES: Final = (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ONE: Final = "one a pod"
@@ -134,5 +137,21 @@ COMPUTE: Final = Table(
         "Tasks of slow agents that this agent has run a second time: won (it was first to answer), "
         "lost, failed (the first run goes on), yielded (to fresh work), refused (it may be begun once only)",
         {"result": f"{len(SECOND_RUNS)} results: {', '.join(SECOND_RUNS)}"},
+    ),
+)
+
+IO: Final = Table(
+    "Large reads and writes",
+    "Exported by agents that write to a disk: copies of checkpoints on a volume, answers that are put aside.",
+    Declared("swarm_io_depth", "gauge", "Requests to the disk that may be under way: as many as make it faster"),
+    Declared("swarm_io_in_flight", "gauge", "Requests to the disk that are under way"),
+    Declared("swarm_io_waiting", "gauge", "Requests to the disk that wait for their turn"),
+    Declared("swarm_io_latency_seconds", "gauge", "Mean seconds of the last requests, from when they began"),
+    Declared("swarm_io_bytes", "counter", "Bytes that requests have read and written"),
+    Declared(
+        "swarm_io_requests",
+        "counter",
+        "Requests by what became of them; refused: too many waited",
+        {"result": f"{len(IO_RESULTS)} results: {', '.join(IO_RESULTS)}"},
     ),
 )

@@ -31,6 +31,7 @@ from prometheus_client.metrics_core import Metric
 
 from swarm_agents.config import Checkpoints
 from swarm_agents.errors import PayloadTooLarge, SharedMemoryFull
+from swarm_agents.runtime import iometrics, ioqueue
 from swarm_agents.runtime.exported import CHECKPOINTS, COMPUTE
 from swarm_agents.runtime.keepfile import Head, KeepFile, Kept, Parts, file_bytes, read, split
 
@@ -247,9 +248,10 @@ class Store:
         drop(file)
 
     def metrics(self) -> list[Metric]:
-        """What became of checkpoints."""
+        """What became of checkpoints, and the queue to the volume."""
         counts = self.counts
         return [
+            *(iometrics.collect(ioqueue.shared()) if self.volume is not None else ()),
             COMPUTE["swarm_checkpoints"].counter(*(((result,), counts[result]) for result in CHECKPOINTS)),
             COMPUTE["swarm_checkpoint_bytes"].counter(((), counts["bytes"])),
             COMPUTE["swarm_checkpoints_resumed"].counter(((), counts["resumed"])),

@@ -2,7 +2,8 @@
 
 Shared memory holds the truth and the volume a copy that is at most `volume_interval` older, made by a thread of the
 agent: every system call in it lets go of the GIL, so a slow disk delays the next copy and nothing else. A copy is
-written under another name, synced, renamed and its directory synced: it is there whole or not at all.
+written under another name, synced, renamed and its directory synced: it is there whole or not at all. Copies pass
+through the process's queue for the disk (`ioqueue`), several at once where the disk is the faster for it.
 
 Names are as on the node (`store`), a writer's term in them, so that on a volume which several nodes mount a late
 writer can't replace its successor's copy either. Bounded by `volume_bytes`, and by age for what nobody came back for.
@@ -12,13 +13,15 @@ Rejected: the supervisor as the writer (it forks, so it may have no threads, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm_agents.config import Checkpoints
+from swarm_agents.config import Checkpoints, Priority
+from swarm_agents.runtime.ioqueue import shared
 from swarm_agents.runtime.store import Found, file_name, list_files
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ _PREFIX = "keep-"
 #: Copies of tasks that nobody has continued for so long are removed (seconds).
 RETENTION = 7 * 86400.0
 _CLEAR_EVERY = 600.0
+#: How long a copy waits for room in the queue for the disk (seconds).
+_PATIENCE = 60.0
 
 
 class Volume:
@@ -55,6 +60,9 @@ class Volume:
         self._complained = False
         self._thread: threading.Thread | None = None
         self._listed = list_files(directory, (_PREFIX,))
+        #: Bytes of the copies that are being written, which the directory does not show yet.
+        self._room = threading.Lock()
+        self._underway = 0
 
     def find(self, key: str, *, fresh: bool) -> list[Found]:
         """Where copies of a key lie. Without `fresh`: as the directory was when it was looked at last."""
@@ -112,8 +120,7 @@ class Volume:
             try:
                 for key, term in doomed:
                     self._remove(key, term)
-                for keeper in dirty:
-                    self._copy(keeper)
+                self._copy_all(dirty)
                 if time.monotonic() - cleared > _CLEAR_EVERY:
                     cleared = time.monotonic()
                     self._clear()
@@ -132,6 +139,29 @@ class Volume:
                 self._lock.notify_all()
                 self._lock.wait_for(lambda: self._urgent, self.limits.volume_interval)
 
+    def _copy_all(self, keepers: list[Keeper]) -> None:
+        """Copies what they keep; returns when no copy is under way any more.
+
+        Raises:
+            OSError: one of them could not be; the others are there.
+        """
+        futures, problem = [], None
+        for keeper in keepers:
+            file = keeper.file
+            if file is not None:
+                try:
+                    copy = functools.partial(self._copy, keeper)
+                    futures.append(shared().submit(copy, file.capacity, Priority.NORMAL, timeout=_PATIENCE))
+                except OSError as error:  # the disk does not keep up
+                    problem = error
+        for future in futures:
+            try:
+                future.result()
+            except OSError as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
     def _copy(self, keeper: Keeper) -> None:
         file, term = keeper.file, keeper.term
         if file is None:
@@ -147,9 +177,31 @@ class Volume:
         if self._copied.get(keeper.key, (0, 0)) >= (term, sequence):
             return
         size = sum(map(len, pieces))
-        used = sum(one.path.stat().st_size for one in list_files(self.directory, (_PREFIX,)) if one.path.exists())
-        if used + size > self.limits.volume_bytes:
-            raise OSError(f"{used} bytes are kept there, {size} more would be over checkpoints.volumeBytes")
+        with self._room:
+            used = self._underway + self._used()
+            if used + size > self.limits.volume_bytes:
+                raise OSError(f"{used} bytes are kept there, {size} more would be over checkpoints.volumeBytes")
+            self._underway += size
+        try:
+            self._write(keeper, term, pieces, size)
+        except BaseException:
+            with self._room:
+                self._underway -= size
+            raise
+        self._sync()
+        self._copied[keeper.key] = term, sequence
+        for one in list_files(self.directory, (_PREFIX,), keeper.key):
+            if one.term < term:
+                one.path.unlink(missing_ok=True)
+
+    def _used(self) -> int:
+        used = 0
+        for one in list_files(self.directory, (_PREFIX,)):
+            with contextlib.suppress(FileNotFoundError):
+                used += one.path.stat().st_size
+        return used
+
+    def _write(self, keeper: Keeper, term: int, pieces: list[bytes], size: int) -> None:
         name = file_name(_PREFIX, keeper.key, term)
         fresh = self.directory / f".{name}.{os.getpid()}"
         try:
@@ -160,15 +212,12 @@ class Volume:
                     while left.nbytes:
                         left = left[out.write(left) :]
                 os.fsync(out.fileno())
-            os.rename(fresh, self.directory / name)
+            with self._room:  # from here on the directory shows it
+                os.rename(fresh, self.directory / name)
+                self._underway -= size
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
-        self._sync()
-        self._copied[keeper.key] = term, sequence
-        for one in list_files(self.directory, (_PREFIX,), keeper.key):
-            if one.term < term:
-                one.path.unlink(missing_ok=True)
 
     def _remove(self, key: str, term: int) -> None:
         self._copied.pop(key, None)

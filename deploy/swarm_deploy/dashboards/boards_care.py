@@ -94,6 +94,25 @@ HARDWARE: Final = Board(
             ),
         ),
         Row(
+            "Disks of agents",
+            (
+                series(
+                    "Requests to the disk",
+                    "Copies of checkpoints and answers that are put aside: allowed at once, under way, waiting.",
+                    "short",
+                    (f"sum by (node) (swarm_io_depth{{{SWARMS}}})", "{{node}} allowed"),
+                    (f"sum by (node) (swarm_io_in_flight{{{SWARMS}}})", "{{node}} under way"),
+                    (f"sum by (node) (swarm_io_waiting{{{SWARMS}}})", "{{node}} waiting"),
+                ),
+                series(
+                    "Seconds a request",
+                    "The slowest agent of the node.",
+                    "s",
+                    (f"max by (node) (swarm_io_latency_seconds{{{SWARMS}}})", "{{node}}"),
+                ),
+            ),
+        ),
+        Row(
             "Heat and sensors",
             (
                 series(
