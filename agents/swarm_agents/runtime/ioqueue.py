@@ -99,7 +99,7 @@ class IoQueue:
             size: bytes that it reads or writes. timeout: seconds to wait for room.
 
         Raises:
-            SwarmFull: there was no room for that long.
+            SwarmFull: there was no room for that long, or no thread can be had.
             RuntimeError: the queue is closed.
         """
         future: Future[_T] = Future()
@@ -111,11 +111,13 @@ class IoQueue:
                 )
             if self._closed:
                 raise RuntimeError("the queue is closed")
+            if not self._idle and self._threads < self.control.most and self.in_flight < self.depth:
+                self._hire()
+            if not self._threads:
+                self.refused += 1
+                raise SwarmFull("no thread can be started that would ask the disk: the pod's limit of processes")
             heapq.heappush(self._waiting, _Request(priority.lane, next(self._numbers), size, run, future))
             self._bytes += size
-            if not self._idle and self._threads < self.control.most and self.in_flight < self.depth:
-                self._threads += 1
-                threading.Thread(target=self._work, name="io", daemon=True).start()
             self._lock.notify_all()
         return future
 
@@ -133,6 +135,14 @@ class IoQueue:
     def _has_room(self, size: int) -> bool:
         # One that is larger than all that may wait is taken when nothing else does.
         return not self._waiting or (len(self._waiting) < self._most and self._bytes + size <= self._most_bytes)
+
+    def _hire(self) -> None:
+        """One thread more, if the system lets us: those that there are serve all requests, only later."""
+        self._threads += 1
+        try:
+            threading.Thread(target=self._work, name="io", daemon=True).start()
+        except RuntimeError:
+            self._threads -= 1
 
     def _take(self) -> _Request:
         self._taken += 1
@@ -165,8 +175,7 @@ class IoQueue:
                 self.in_flight += 1
                 full = self.in_flight >= self.depth and bool(self._waiting)
                 if self._waiting and self.in_flight < self.depth and not self._idle:
-                    self._threads += 1
-                    threading.Thread(target=self._work, name="io", daemon=True).start()
+                    self._hire()
             began = self._clock()
             try:
                 result, error = request.run(), None

@@ -118,3 +118,17 @@ def test_a_process_has_one_queue_and_a_child_another(monkeypatch: pytest.MonkeyP
     assert shared() is mine
     monkeypatch.setattr(os, "getpid", lambda: -5)
     assert shared() is not mine
+
+
+def test_where_no_thread_can_be_had_nothing_is_taken_that_nobody_would_serve(
+    queue: IoQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(SwarmFull, match="no thread"):
+            queue.submit(lambda: 1, 1)
+        assert (queue.waiting, queue.refused) == (0, 1)
+    assert queue.submit(lambda: 2, 1).result(PATIENCE) == 2
