@@ -19,8 +19,10 @@ import msgspec
 from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import UnknownKernel, WrongKey
 from swarm_agents.resource import metrics
+from swarm_agents.resource.aside import open_aside
 from swarm_agents.resource.desk import Desk
 from swarm_agents.resource.foresight.watcher import Foresight
+from swarm_agents.resource.headroom import Headroom
 from swarm_agents.resource.hub import Hub
 from swarm_agents.resource.rest import Rest
 from swarm_agents.resource.sensing import Reading, make_sensors
@@ -65,7 +67,8 @@ class ResourceAgent(AsyncAgent):
         self.foresight = Foresight(
             context.board, lambda: context.settings.failover.dead_after, own=context.identity.pod
         )
-        self.lookers: list[Looker] = [self.foresight]
+        self.headroom = Headroom()
+        self.lookers: list[Looker] = [self.foresight, self.headroom]
         self.unwell: set[str] = set()
         self.keys = load_keys(self.context.identity.keys_dir)
 
@@ -85,6 +88,8 @@ class ResourceAgent(AsyncAgent):
             keep=context.board.directory,
             tell=context.tell,
         )
+        hub.desk.headroom = self.headroom
+        aside = open_aside(hub, identity.cache_dir, context.log)
         rest = Rest(hub, self.keys.token, report=self.report, kernels=self.kernels)
         self.sensors.start(lambda: context.settings.sensing.interval, lambda: context.settings.sensing.disabled)
         try:
@@ -98,6 +103,8 @@ class ResourceAgent(AsyncAgent):
             self.hub = self.rest = None
             await rest.close()
             await hub.close()
+            if aside is not None:
+                aside.close()
 
     async def _serve(self, hub: Hub, rest: Rest) -> None:
         context, loop = self.context, asyncio.get_running_loop()

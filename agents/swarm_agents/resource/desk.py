@@ -34,6 +34,7 @@ from swarm_agents.wire.reactor import Reactor
 from swarm_agents.wire.schema import Load, TaskId
 
 if TYPE_CHECKING:
+    from swarm_agents.resource.headroom import Headroom
     from swarm_agents.shm.board import Board, Claim, Member, RawAnswer, Ticket
 
 __all__ = ["Answered", "Claimed", "Desk"]
@@ -109,6 +110,8 @@ class Desk:
         self._commits = ThreadPoolExecutor(1, "desk-commit")
         #: This hub was declared dead: everything in hand is void.
         self.fenced = False
+        #: Says whether there is memory for more.
+        self.headroom: Headroom | None = None
 
     # -- for those outside
 
@@ -141,9 +144,11 @@ class Desk:
         """Puts a task on the board; `path` is how it came here, as the board's statistics name it.
 
         Raises:
-            SwarmFull: no room now.
+            SwarmFull: no room now, or too little memory.
             PayloadTooLarge: the arena can't hold it.
         """
+        if self.headroom is not None:
+            self.headroom.admit(payload_bytes(payload))
         deadline = None if submit.budget is None else time.time() + submit.budget
         if path != self._port.path:
             self._port.path = path

@@ -41,6 +41,10 @@ EVENTS: Final = (
     "refused_PayloadTooLarge",
     "refused_VersionMismatch",
     "stalled",
+    "put_aside",
+    "put_aside_failed",
+    "brought_back",
+    "aside_lost",
     "errors",
 )
 
@@ -123,6 +127,7 @@ HUB: Final = Table(
     ),
     Declared("swarm_hub_sessions", "gauge", "Sessions that the hub serves, by kind", {"kind": "3: client, hub, rest"}),
     Declared("swarm_hub_kept_bytes", "gauge", "Answers that have not been acknowledged yet, in bytes"),
+    Declared("swarm_hub_aside_bytes", "gauge", "Such answers that lie on a disk meanwhile, in bytes"),
     Declared("swarm_hub_peer_up", "gauge", "1 while the other node's hub can be sent tasks", _PEER),
     Declared("swarm_hub_peer_rtt_seconds", "gauge", "Round trip to the other node's hub", _PEER),
     Declared("swarm_hub_peer_tasks", "gauge", "This node's tasks that the peer computes", _PEER),

@@ -16,6 +16,7 @@ from swarm_agents.resource.exported import EVENTS, FORESIGHT, HUB, NODE
 from swarm_agents.resource.foresight.forecast import HORIZONS
 from swarm_agents.resource.foresight.watcher import NODE_SERIES
 from swarm_agents.resource.sensing import Availability
+from swarm_agents.runtime import iometrics, ioqueue
 
 if TYPE_CHECKING:
     from swarm_agents.resource.foresight.forecast import Forecast
@@ -53,6 +54,8 @@ class _HubMetrics(Collector):
         kinds = Counter(session.kind for session in hub.sessions)
         yield HUB["swarm_hub_sessions"].gauge(*(((kind,), kinds[kind]) for kind in ("client", "hub", "rest")))
         yield HUB["swarm_hub_kept_bytes"].gauge(((), hub.sessions.kept_bytes))
+        yield HUB["swarm_hub_aside_bytes"].gauge(((), hub.sessions.aside_bytes))
+        yield from iometrics.collect(ioqueue.shared())
         peers = list(hub.peers.values())
         yield HUB["swarm_hub_peer_up"].gauge(*(((peer.node,), float(peer.open)) for peer in peers))
         yield HUB["swarm_hub_peer_rtt_seconds"].gauge(*(((peer.node,), peer.rtt) for peer in peers))

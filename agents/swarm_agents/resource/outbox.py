@@ -1,12 +1,13 @@
 """What a hub sends to its sessions: answers as fast as each takes them, and everything else at once.
 
 A session that has said how many bytes of unacknowledged answers it takes is sent no more; the rest waits here, in its
-session, and goes out when some have landed. Used under the reactor's lock.
+session, and goes out when some have landed. Of what waits long the payload may lie on a disk (see `aside`): it is asked
+for when there is room for it, and sent when it is there. Used under the reactor's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from swarm_agents.errors import SwarmError
@@ -28,15 +29,26 @@ class Outbox:
     def __init__(self, router: ServedSocket, sessions: Sessions) -> None:
         self._router = router
         self._sessions = sessions
+        #: Has a payload brought back that lies on a disk, if the session takes it now; False: it does not.
+        self.fetch: Callable[[Session, Entry], bool] = lambda session, entry: False
 
     def deliver(self, session: Session, entry: Entry) -> None:
         """Sends an answer, now or when the session takes it."""
+        if entry.aside is not None:
+            if session.routes and entry.task not in session.sent:
+                session.waiting[entry.task] = entry
+                self.fetch(session, entry)
+            return
         if session.routes and session.takes(entry):
             self._transmit(session, entry)
 
     def pump(self, session: Session) -> None:
         """Sends the answers for which there is room now."""
         for entry in list(session.waiting.values()):
+            if entry.aside is not None:
+                if not self.fetch(session, entry):
+                    return
+                continue
             if not (session.takes(entry) and self._transmit(session, entry)):
                 return
 

@@ -87,7 +87,7 @@ class Session:
 class Entry:
     """A task, and who waits for it."""
 
-    __slots__ = ("answer", "asked", "payload", "sessions", "size", "task")
+    __slots__ = ("answer", "aside", "asked", "payload", "sessions", "size", "task")
 
     def __init__(self, task: TaskId, asked: int) -> None:
         self.task = task
@@ -97,6 +97,8 @@ class Entry:
         self.sessions: list[Session] = []
         self.answer: Answer | None = None
         self.payload: list[Any] = []
+        #: While the payload lies on a disk instead (see `aside`): what to call when nobody wants it any more.
+        self.aside: Callable[[], object] | None = None
 
 
 class Sessions:
@@ -111,6 +113,8 @@ class Sessions:
         self._routes: dict[bytes, Session] = {}
         self._entries: dict[TaskId, Entry] = {}
         self._kept = 0
+        #: Bytes of the answers whose payloads lie on a disk.
+        self.aside_bytes = 0
         #: When ids were done with, oldest first; by session, since another hub's later life may ask under the same id.
         self._done: dict[tuple[int, TaskId], float] = {}
         self.by_route = self._routes.get
@@ -233,10 +237,26 @@ class Sessions:
         entry.sessions.remove(session)
         if not entry.sessions:
             del self._entries[task]
-            self._kept -= entry.size
+            if entry.aside is None:
+                self._kept -= entry.size
+            else:
+                self.aside_bytes -= entry.size
+                entry.aside()
             if entry.answer is None:
                 self._cancel(task)
         return True
+
+    def put_aside(self, entry: Entry, drop: Callable[[], object]) -> None:
+        """The answer's payload is not kept here from now on; `drop` removes it from where it is."""
+        entry.aside, entry.payload = drop, []
+        self._kept -= entry.size
+        self.aside_bytes += entry.size
+
+    def bring_back(self, entry: Entry, payload: list[Any]) -> None:
+        """Undoes `put_aside`."""
+        entry.aside, entry.payload = None, payload
+        self._kept += entry.size
+        self.aside_bytes -= entry.size
 
     def finish(self, session: Session, task: TaskId, now: float) -> None:
         """`forget`, and remember that it was done with: a late copy of its submission is none."""
@@ -254,7 +274,7 @@ class Sessions:
     def _shed(self, newest: Entry) -> None:
         for session in sorted(self._sessions.values(), key=lambda s: s.seen):
             for task, entry in list(session.entries.items()):
-                if entry.answer is not None and entry is not newest and not session.routes:
+                if entry.answer is not None and entry is not newest and not session.routes and entry.aside is None:
                     self.forget(session, task)
                     if self._kept <= self.keep_bytes:
                         return

@@ -95,7 +95,8 @@ class SpillFiles:
         Raises:
             OSError: there is no room for them, or the disk fails; nothing is left behind.
         """
-        views = [memoryview(part).cast("B") for part in parts]
+        views = [memoryview(part) for part in parts]
+        views = [view.cast("B") if view.nbytes else memoryview(b"") for view in views]  # no cast of shapes with a 0
         lengths = struct.pack(f"<{len(views)}Q", *(view.nbytes for view in views))
         size = _HEAD.size + len(lengths) + sum(view.nbytes for view in views) + _TAIL.size
         self._reserve(size)

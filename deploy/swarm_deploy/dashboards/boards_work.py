@@ -342,6 +342,7 @@ PLANE: Final = Board(
                     "That hubs keep for clients.",
                     "bytes",
                     (f"sum by (node) (swarm_hub_kept_bytes{{{SWARMS}}})", "{{node}}"),
+                    (f"sum by (node) (swarm_hub_aside_bytes{{{SWARMS}}})", "{{node}} on disk"),
                 ),
             ),
         ),

@@ -11,7 +11,7 @@ import pytest
 
 from swarm_agents.resource.spillfiles import SpillError, SpillFiles, in_memory
 
-PARTS = [b"head", np.arange(1000.0).view(np.uint8), b"", bytearray(b"x" * 5000)]
+PARTS = [b"head", np.arange(1000.0).view(np.uint8), b"", np.empty((0, 3)), bytearray(b"x" * 5000)]
 
 
 @pytest.fixture

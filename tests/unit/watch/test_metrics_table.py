@@ -19,6 +19,7 @@ from swarm_agents.resource.exported import BOARD, EVENTS, HUB, NODE
 from swarm_agents.resource.sensing import Availability, Reading, Sensors, sources
 from swarm_agents.resource.sensing.files import Files
 from swarm_agents.resource.sensing.heat import temperature, throttling
+from swarm_agents.runtime.exported import IO
 from swarm_deploy.metrics_reference import TABLES, declared, metrics_reference
 from swarm_operator import actions
 from swarm_operator.api.status import SwarmStatus
@@ -122,10 +123,10 @@ def test_a_resource_agent_exports_board_and_hardware_and_says_what_it_can_not_kn
 
 def test_a_hub_exports_its_table_and_every_event_from_the_start(tmp_path: Path) -> None:
     peer = SimpleNamespace(node="n2", open=True, rtt=0.001, forwarded={})
-    sessions = type("Sessions", (list,), {"kept_bytes": 7})([SimpleNamespace(kind="rest")])
+    sessions = type("Sessions", (list,), {"kept_bytes": 7, "aside_bytes": 0})([SimpleNamespace(kind="rest")])
     hub: Any = SimpleNamespace(counts={"submitted": 3}, sessions=sessions, peers={"n2": peer})
     found = families(resource_metrics.text(make_board(tmp_path), "n1", hub, Sensors({})))
-    agrees(found, BOARD, NODE, HUB)
+    agrees(found, BOARD, NODE, HUB, IO)
     events = {s.labels["event"]: s.value for s in found["swarm_hub_events_total"].samples}
     assert events == dict.fromkeys(EVENTS, 0) | {"submitted": 3}
 
