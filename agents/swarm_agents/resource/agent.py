@@ -102,9 +102,9 @@ class ResourceAgent(AsyncAgent):
             self.sensors.stop()
             self.hub = self.rest = None
             await rest.close()
-            await hub.close()
             if aside is not None:
-                aside.close()
+                await asyncio.to_thread(aside.close)
+            await hub.close()
 
     async def _serve(self, hub: Hub, rest: Rest) -> None:
         context, loop = self.context, asyncio.get_running_loop()

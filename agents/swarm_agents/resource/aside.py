@@ -85,7 +85,7 @@ class Aside:
         self._reactor.call_later(_LOOK, self._look)
 
     def close(self) -> None:
-        """Removes the files; after the reactor has ended."""
+        """Removes the files; what lies there is answered no more. Before the hub ends, and not under its lock."""
         self._closed = True
         for future in list(self._futures):
             future.cancel()

@@ -1,0 +1,46 @@
+"""Answers that a client does not take lie on the hub's disk, and reach it whole when it takes them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from support.wirekit import FakeDesk, connection, eventually, make_settings
+from swarm_agents.client import Swarm
+from swarm_agents.resource import aside as asides
+
+COUNT, WORDS = 12, 32 << 10
+
+
+def test_answers_that_were_put_aside_reach_their_client_whole(make_hub, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(asides, "in_memory", lambda directory: False)  # wherever tests keep their files
+    desk = FakeDesk(auto=False)
+    served = make_hub(desk, make_settings())
+    hub = served.hub
+    with Swarm.connect(connection(served)) as swarm:
+        arrays = [np.full(WORDS, float(number)) for number in range(COUNT)]
+        futures = [swarm.submit("core.echo", array) for array in arrays]
+        eventually(lambda: len(desk.waiting) == COUNT)
+        with hub.reactor:
+            hub.sessions.keep_bytes = COUNT * arrays[0].nbytes
+            aside = asides.open_aside(hub, tmp_path, structlog.get_logger())
+            assert aside is not None
+            (session,) = (one for one in hub.sessions if one.kind == "client")
+            room, session.room = session.room, 0
+            session.flying += 1  # as if an answer were on its way for long
+        desk.work()
+        eventually(lambda: hub.counts["put_aside"] >= COUNT // 2)
+        assert hub.sessions.aside_bytes >= COUNT // 2 * arrays[0].nbytes
+        with hub.reactor:
+            session.room = room
+            session.flying -= 1
+            hub._outbox.pump(session)
+        for array, future in zip(arrays, futures, strict=True):
+            np.testing.assert_array_equal(future.result(timeout=20), array)
+        eventually(lambda: hub.sessions.kept_bytes == 0)
+        assert (hub.sessions.aside_bytes, aside.on_disk, hub.counts["aside_lost"]) == (0, 0, 0)
+        aside.close()
+    assert not served.errors
+    assert not list((tmp_path / "aside").iterdir())
