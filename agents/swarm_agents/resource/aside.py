@@ -183,7 +183,7 @@ class Aside:
         """Has an answer come back if the session takes it; it is delivered then. False: it does not take it now."""
         coming = sum(one.size for one in self._fetching if one is not entry and session in one.sessions)
         flying = session.flying + coming
-        if flying and flying + entry.size > session.room:
+        if flying and flying + entry.size > session.room and session.kind != "rest":  # that one is read here, not sent
             return False
         if entry not in self._fetching:
             self._read(entry)

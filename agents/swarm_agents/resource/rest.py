@@ -215,15 +215,17 @@ class Rest:
         if len(self._session.entries) >= _MOST_TASKS and self._answered:
             self._forget(next(iter(self._answered)))
         with self._hub.reactor:
-            self._hub.submit(
+            entry = self._hub.submit(
                 self._session, schema.Submit(number, task.kernel, task.priority.lane, task.deadline), payload
             )
+            if entry is not None and entry.aside is not None:  # another session's task, answered long ago
+                self._hub._outbox.fetch(self._session, entry)
         return number, task
 
     async def _answer(self, task: TaskId, wait: float) -> Entry | None:
         """The task's entry when it is answered or `wait` seconds have passed; None when it is not known."""
         entry = self._session.entries.get(task)
-        if entry is not None and entry.answer is None and wait > 0:
+        if entry is not None and not entry.is_here and wait > 0:
             future = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(task, []).append(future)
             try:
@@ -253,7 +255,7 @@ class Rest:
             entry = await self._answer(task, body.timeout)
             if entry is None:
                 raise TaskCancelled("the task was deleted by another request")
-            if entry.answer is None:
+            if entry.answer is None or not entry.is_here:
                 raise DeadlineExceeded(
                     f"no answer within {min(body.timeout, _LONGEST_WAIT):g} s, the task is cancelled: "
                     "POST /v1/tasks and GET it later for work that takes long"
@@ -275,7 +277,7 @@ class Rest:
         entry = await self._answer(task, wait)
         if entry is None:
             return _json(404, _error("UnknownTask", "no such task: it was never submitted here, or is forgotten"))
-        if entry.answer is None:
+        if entry.answer is None or not entry.is_here:
             return _json(200, {"id": write_id(task), "state": "pending"})
         if entry.answer.error is not None:
             return _json(

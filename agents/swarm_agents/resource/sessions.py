@@ -100,6 +100,11 @@ class Entry:
         #: While the payload lies on a disk instead (see `aside`): what to call when nobody wants it any more.
         self.aside: Callable[[], object] | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is answered, and the answer can be read."""
+        return self.answer is not None and self.aside is None
+
 
 class Sessions:
     """All sessions of a hub."""

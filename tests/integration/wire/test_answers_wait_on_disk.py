@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from support.wirekit import FakeDesk, connection, eventually, make_settings
+from support.wirekit import KEYS, FakeDesk, HubThread, connection, eventually, make_settings
 from swarm_agents.client import Swarm
 from swarm_agents.resource import aside as asides
+from swarm_agents.resource.rest import write_id
+from swarm_agents.wire.values import from_json
 
 COUNT, WORDS = 12, 32 << 10
+
+
+def run_by_http(served: HubThread, task: str) -> np.ndarray:
+    body = json.dumps({"kernel": "core.echo", "id": task, "timeout": 20}).encode()
+    request = urllib.request.Request(
+        f"{served.rest_url}/v1/run", body, {"Authorization": f"Bearer {KEYS.token}"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return from_json(json.load(response)["value"])
 
 
 def test_answers_that_were_put_aside_reach_their_client_whole(make_hub, tmp_path: Path, monkeypatch) -> None:
@@ -33,6 +46,10 @@ def test_answers_that_were_put_aside_reach_their_client_whole(make_hub, tmp_path
         desk.work()
         eventually(lambda: hub.counts["put_aside"] >= COUNT // 2)
         assert hub.sessions.aside_bytes >= COUNT // 2 * arrays[0].nbytes
+        with hub.reactor:
+            task = next(entry.task for entry in session.entries.values() if entry.aside is not None)
+        by_http = run_by_http(served, write_id(task))
+        assert any(np.array_equal(by_http, array) for array in arrays), "the REST interface reads it there as well"
         with hub.reactor:
             session.room = room
             session.flying -= 1
