@@ -431,9 +431,12 @@ def test_uninstalled_it_leaves_nothing(site: Site, kubectl: Kubectl) -> None:
     everywhere = site.kubectl.get("clusterroles,clusterrolebindings")["items"]
     mine = [each["metadata"]["name"] for each in everywhere if site.run in each["metadata"]["name"]]
     assert not mine, f"of the release are left: {mine}"
-    kept = site.kubectl.within(site.system).get("deployments,services,pods,leases")["items"]
-    names = [f"{each['kind']}/{each['metadata']['name']}" for each in kept if each["kind"] != "Lease"]
-    assert not names, f"of the release are left: {names}"
+
+    def kept() -> list[str]:
+        found = site.kubectl.within(site.system).get("deployments,services,pods")["items"]
+        return [f"{each['kind']}/{each['metadata']['name']}" for each in found]
+
+    eventually(lambda: not kept(), "the operator's pods to end", 60)  # helm waits for the Deployment alone
     assert (site.kubectl.attempt("get", CRD).code == 0) == site.had_crd
 
 
