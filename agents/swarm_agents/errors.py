@@ -78,6 +78,18 @@ class StaleReference(PayloadError, LookupError):
 class SwarmFull(SwarmError, BlockingIOError):
     """The swarm pushes back: its lanes or its arena are full. Wait for results, or submit with a timeout."""
 
+    #: Seconds after which it is worth trying again; 0: as soon as there is room.
+    retry_after: float = 0.0
+
+
+class Overloaded(SwarmFull):
+    """The node has more work than it can carry and refuses what is less urgent: try again after `retry_after`
+    seconds, or submit with a higher priority. What it has accepted is answered."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 class RingFull(SwarmFull):
     """A ring has no room: its receiver is slower than its senders, or gone."""
@@ -157,6 +169,8 @@ def to_wire(error: BaseException, traceback: str = "") -> dict[str, str]:
             "type": error.remote_type,
             "traceback": error.remote_traceback,
         }
+    if isinstance(error, Overloaded):
+        return {"code": error.code, "message": str(error), "retryAfter": f"{error.retry_after:g}"}
     if isinstance(error, SwarmError):
         return {"code": error.code, "message": str(error)}
     message = f"{type(error).__name__}: {error}"
@@ -169,4 +183,9 @@ def from_wire(fields: dict[str, str]) -> SwarmError:
     message = fields.get("message", "")
     if cls is KernelError:
         return KernelError(message, fields.get("type", ""), fields.get("traceback", ""))
+    if cls is Overloaded:
+        try:
+            return Overloaded(message, max(float(fields.get("retryAfter", 1.0)), 0.0))
+        except ValueError:
+            return Overloaded(message)
     return cls(message)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from swarm_agents.exported import Declared, Table
-from swarm_agents.resource.exported import BOARD, FORESIGHT, HUB, NODE
+from swarm_agents.resource.exported import ACTION, BOARD, FORESIGHT, HUB, NODE
 from swarm_agents.runtime.exported import COMPUTE, IO, POD
 from swarm_operator.exported import OPERATOR
 
 __all__ = ["TABLES", "declared", "metrics_reference"]
 
-TABLES: Final[tuple[Table, ...]] = (OPERATOR, POD, COMPUTE, IO, BOARD, HUB, NODE, FORESIGHT)
+TABLES: Final[tuple[Table, ...]] = (OPERATOR, POD, COMPUTE, IO, BOARD, HUB, NODE, FORESIGHT, ACTION)
 
 _HEAD: Final = """# Metrics
 

@@ -60,6 +60,8 @@ _TOLD: Final = {
     "Fenced": "Warning",
     "HubBack": "Normal",
     "HubLost": "Warning",
+    "OverloadEased": "Normal",
+    "Overloaded": "Warning",
     "PlacementMet": "Normal",
     "PlacementUnmet": "Warning",
     "SiblingDeclaredDead": "Warning",

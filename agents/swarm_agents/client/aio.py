@@ -19,7 +19,7 @@ from swarm_agents.client.connection import Connection
 from swarm_agents.client.swarm import Swarm
 from swarm_agents.client.task import SwarmFuture
 from swarm_agents.config import Priority
-from swarm_agents.errors import SwarmFull
+from swarm_agents.errors import Overloaded, SwarmFull
 
 __all__ = ["AsyncSwarm"]
 
@@ -55,8 +55,7 @@ class AsyncSwarm:
         **kwargs: Any,
     ) -> Any:
         """Submits a task and returns its value; see `Swarm.submit`. Run several by `asyncio.gather`."""
-        future = await self._submit(kernel, args, kwargs, priority, deadline, timeout)
-        return await asyncio.wrap_future(future)
+        return await self._answer(kernel, args, kwargs, priority, deadline, timeout)
 
     async def map(
         self,
@@ -78,7 +77,7 @@ class AsyncSwarm:
                         more = False
                         break
                     future = await self._submit(kernel, args, {}, priority, None, None)
-                    underway.append(asyncio.wrap_future(future))
+                    underway.append(asyncio.ensure_future(self._answer(kernel, args, {}, priority, None, None, future)))
                 if underway:
                     yield await underway.popleft()
         finally:
@@ -100,6 +99,32 @@ class AsyncSwarm:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self._swarm.shutdown, kind is None, cancel_futures=kind is not None)
+
+    async def _answer(
+        self,
+        kernel: Any,
+        args: Any,
+        kwargs: Any,
+        priority: Any,
+        deadline: Any,
+        within: float | None,
+        future: SwarmFuture | None = None,
+    ) -> Any:
+        """The value of a task; one that is refused for overload on its way is submitted again, as long as allowed."""
+        until = None if within is None else time.monotonic() + within
+        while True:
+            if future is None:
+                left = None if until is None else max(until - time.monotonic(), 0.0)
+                future = await self._submit(kernel, args, kwargs, priority, deadline, left)
+            try:
+                return await asyncio.wrap_future(future)
+            except Overloaded as error:
+                if until is not None and time.monotonic() + error.retry_after > until:
+                    raise
+                if deadline is not None:  # it counts from now, and is not to begin anew
+                    raise
+                future = None
+                await asyncio.sleep(error.retry_after)
 
     async def _submit(
         self, kernel: Any, args: Any, kwargs: Any, priority: Any, deadline: Any, within: float | None

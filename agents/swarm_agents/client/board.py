@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm_agents.client.channel import Channel, Sink
 from swarm_agents.client.task import Request, TaskId, TaskInfo
-from swarm_agents.errors import BoardMismatch, ConnectionLost, Fenced, SwarmFull, Unreachable
+from swarm_agents.errors import BoardMismatch, ConnectionLost, Fenced, Overloaded, SwarmFull, Unreachable
 from swarm_agents.wire.report import describe_board
 
 if TYPE_CHECKING:
@@ -135,6 +135,10 @@ class BoardChannel(Channel):
             self._idle = False
             self._alarm.set()
 
+    def submit_again(self, request: Request) -> None:
+        with self._port.accepted():  # overload sheds nothing that was accepted
+            self.submit(request, None)
+
     def _submit(self, request: Request, timeout: float) -> Ticket:
         return self._port.submit(
             request.kernel,
@@ -153,10 +157,11 @@ class BoardChannel(Channel):
             left = _WAIT_STEP if until is None else until - time.monotonic()
             try:
                 return self._submit(request, max(min(left, _WAIT_STEP), 0.0))
-            except SwarmFull:
+            except SwarmFull as error:
                 if self._lost is not None or self._closing:
                     raise ConnectionLost(f"the board at {self.endpoint} is given up: {self._lost}") from None
-                if left <= 0:
+                late = request.deadline is not None and time.time() >= request.deadline
+                if left <= 0 or (late and isinstance(error, Overloaded)):
                     raise
 
     def cancel(self, task: TaskId) -> None:

@@ -45,9 +45,14 @@ class Channel(ABC):
 
         Raises:
             SwarmFull: there was no room.
+            Overloaded: tasks of this priority are refused (it is a SwarmFull).
             PayloadError, PayloadTooLarge: the arguments can't travel.
             ConnectionLost: the channel is broken; the session submits the task again when it has another one.
         """
+
+    def submit_again(self, request: Request) -> None:
+        """`submit` of a task that the swarm had accepted before its connection broke: as long as it takes."""
+        self.submit(request, None)
 
     @abstractmethod
     def cancel(self, task: TaskId) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import queue
 import ssl
 import threading
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 from swarm_agents.client.channel import Channel, Sink
 from swarm_agents.client.task import Request, TaskId, TaskInfo
-from swarm_agents.errors import ConnectionLost, SwarmError, SwarmFull, Unreachable, WrongKey, from_wire
+from swarm_agents.errors import ConnectionLost, Overloaded, SwarmError, SwarmFull, Unreachable, WrongKey, from_wire
 
 if TYPE_CHECKING:
     from swarm_agents.client.connection import Connection
@@ -50,6 +51,8 @@ class RestChannel(Channel):
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._room = threading.Condition()
         self._tasks: dict[TaskId, Request] = {}
+        #: Until when (monotonic) a task's submitter waits for it to be taken, where that is bounded.
+        self._patient_until: dict[TaskId, float] = {}
         self._lost = False
         self._closed = False
         until = time.monotonic() + timeout
@@ -67,6 +70,7 @@ class RestChannel(Channel):
             threading.Thread(target=self._carry, name=f"swarm-rest-{index}", daemon=True).start()
 
     def submit(self, request: Request, timeout: float | None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
         with self._room:
             if request.task in self._tasks:
                 return
@@ -75,6 +79,8 @@ class RestChannel(Channel):
             if self._lost or self._closed:
                 raise ConnectionLost(f"the connection to {self.endpoint} is broken")
             self._tasks[request.task] = request
+            if until is not None:
+                self._patient_until[request.task] = until
         self._queue.put(request)
 
     def cancel(self, task: TaskId) -> None:
@@ -138,7 +144,14 @@ class RestChannel(Channel):
                 break
             if request.task not in self._tasks or self._closed:
                 return
-            time.sleep(_FULL_PAUSE)
+            refused = _problem(status, body)
+            if not isinstance(refused, Overloaded):
+                time.sleep(_FULL_PAUSE)
+                continue
+            late = request.deadline is not None and request.deadline < time.time() + refused.retry_after
+            if late or time.monotonic() + refused.retry_after > self._patient_until.get(request.task, math.inf):
+                raise refused
+            time.sleep(refused.retry_after)
         if status != 202:
             raise _problem(status, body)
         while request.task in self._tasks and not self._closed:
@@ -195,6 +208,7 @@ class RestChannel(Channel):
     def _forget(self, task: TaskId) -> bool:
         with self._room:
             known = self._tasks.pop(task, None) is not None
+            self._patient_until.pop(task, None)
             self._room.notify()
         return known
 

@@ -253,11 +253,12 @@ class Session:
 
     def _resubmit(self, channel: Channel) -> None:
         """Submits everything in the table; a channel takes an id that it has already as done."""
-        for task, future in list(self._pending.items()):
+        # The urgent first: should there be no room for the others, these do not wait behind them.
+        for task, future in sorted(self._pending.items(), key=lambda item: item[1].request.priority.lane):
             if task not in self._pending:
                 continue
             try:
-                channel.submit(future.request, None)
+                channel.submit_again(future.request)
             except (PayloadError, PayloadTooLarge) as error:  # this endpoint takes less than the one before it
                 self.answered(task, None, error, None)
 

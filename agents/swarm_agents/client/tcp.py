@@ -16,12 +16,12 @@ was taken on stays true.
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
 import select
 import threading
 import time
-from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,12 @@ import msgspec
 import zmq
 
 from swarm_agents.client.channel import Channel, Sink
+from swarm_agents.client.shed import Shed, patience
 from swarm_agents.client.task import Request, TaskId, TaskInfo
 from swarm_agents.codec import decode, encode
 from swarm_agents.errors import (
     ConnectionLost,
+    Overloaded,
     PayloadTooLarge,
     SwarmError,
     SwarmFull,
@@ -92,7 +94,9 @@ class TcpChannel(Channel):
         self._unanswered: dict[TaskId, Request] = {}
         #: Bytes of their arguments.
         self._sizes: dict[TaskId, int] = {}
-        self._refused: deque[tuple[float, TaskId]] = deque()
+        #: Refused for a while: when to try again, and which.
+        self._refused: list[tuple[float, TaskId]] = []
+        self._shed: Shed[TaskId] = Shed()
         self._reports: dict[int, Any] = {}
         self._acks: list[TaskId] = []
         self._ack_due = math.inf
@@ -176,6 +180,12 @@ class TcpChannel(Channel):
     # -- what the session calls
 
     def submit(self, request: Request, timeout: float | None) -> None:
+        self._submit(request, timeout, patience(timeout, request.deadline, time.monotonic(), time.time()))
+
+    def submit_again(self, request: Request) -> None:
+        self._submit(request, None, None)  # it was accepted once: it is offered again and again
+
+    def _submit(self, request: Request, timeout: float | None, until: float | None) -> None:
         payload = flatten(*encode((request.args, request.kwargs)))
         size = payload_bytes(payload)
         if size + schema.MAX_HEADER_BYTES > self._limit:
@@ -187,8 +197,16 @@ class TcpChannel(Channel):
         with self._room:
             if request.task in self._unanswered:
                 return
-            credit = self._credit
-            if not credit.fits(size) and not self._room.wait_for(lambda: credit.fits(size) or self._dead, timeout):
+            credit, lane = self._credit, request.priority.lane
+
+            def room() -> bool:
+                held = until is not None and self._shed.holds(lane) is not None
+                return (credit.fits(size) and not held) or self._dead is not None
+
+            if not room() and not self._room.wait_for(room, timeout):
+                shed = self._shed.holds(lane)
+                if shed is not None:
+                    raise Overloaded(str(shed), shed.retry_after)
                 raise SwarmFull(
                     f"{credit.used} tasks with {credit.used_bytes} bytes are unanswered, and {self.endpoint} takes "
                     f"{credit.tasks} with {credit.bytes} bytes at present: wait for results, or submit with a longer "
@@ -197,6 +215,8 @@ class TcpChannel(Channel):
             self._check()
             self._unanswered[request.task] = request
             self._sizes[request.task] = size
+            if until is not None:
+                self._shed.note(request.task, until)
             credit.take(size)
         self._send(_submission(request), payload)
 
@@ -350,8 +370,13 @@ class TcpChannel(Channel):
             self._beat = now + self._heartbeat
             self._send(schema.Heartbeat(sent=now))
         while self._refused and self._refused[0][0] <= now:
-            request = self._unanswered.get(self._refused.popleft()[1])
+            task = heapq.heappop(self._refused)[1]
+            request = self._unanswered.get(task)
             if request is not None:
+                with self._room:
+                    if self._shed.leave(task):
+                        self._credit.take(self._sizes.get(task, 0))
+                        self._room.notify_all()
                 self._send(_submission(request), flatten(*encode((request.args, request.kwargs))))
         return None
 
@@ -370,8 +395,10 @@ class TcpChannel(Channel):
             case schema.Refusal(task=None):
                 raise from_wire({"code": message.code, "message": message.message})
             case schema.Refusal(task=task) if task is not None:
-                if message.retry_after > 0:
-                    self._refused.append((self._heard + message.retry_after, task))
+                if message.code == Overloaded.code and message.retry_after > 0:
+                    self._overloaded(task, Overloaded(message.message, message.retry_after))
+                elif message.retry_after > 0:
+                    heapq.heappush(self._refused, (self._heard + message.retry_after, task))
                 else:
                     self._settle(task, None, from_wire({"code": message.code, "message": message.message}), None)
             case schema.Credit():
@@ -410,6 +437,19 @@ class TcpChannel(Channel):
         if full:
             self._acknowledge()
 
+    def _overloaded(self, task: TaskId, error: Overloaded) -> None:
+        with self._room:
+            request = self._unanswered.get(task)
+            if request is None:
+                return
+            due = self._shed.refuse(task, request.priority.lane, error, self._heard)
+            if due is not None:
+                self._credit.give(self._sizes[task])
+                self._room.notify_all()
+                heapq.heappush(self._refused, (due, task))
+                return
+        self._settle(task, None, error, None)
+
     def _settle(self, task: TaskId, value: Any, error: BaseException | None, info: TaskInfo | None) -> None:
         with self._room:
             known = self._forget(task)
@@ -418,9 +458,12 @@ class TcpChannel(Channel):
 
     def _forget(self, task: TaskId) -> bool:
         """A task is not out any more; False if it was not. The caller holds the room's lock."""
-        if self._unanswered.pop(task, None) is None:
+        if task not in self._unanswered:
             return False
-        self._credit.give(self._sizes.pop(task))
+        del self._unanswered[task]
+        size = self._sizes.pop(task)
+        if not self._shed.forget(task):  # one that waits to be tried again has no credit
+            self._credit.give(size)
         self._room.notify()
         return True
 

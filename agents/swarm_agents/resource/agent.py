@@ -20,6 +20,7 @@ from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import UnknownKernel, WrongKey
 from swarm_agents.resource import metrics
 from swarm_agents.resource.aside import open_aside
+from swarm_agents.resource.degrade import Degrade
 from swarm_agents.resource.desk import Desk
 from swarm_agents.resource.foresight.watcher import Foresight
 from swarm_agents.resource.headroom import Headroom
@@ -68,7 +69,8 @@ class ResourceAgent(AsyncAgent):
             context.board, lambda: context.settings.failover.dead_after, own=context.identity.pod
         )
         self.headroom = Headroom()
-        self.lookers: list[Looker] = [self.foresight, self.headroom]
+        self.degrade = Degrade(context.board, context.tell)
+        self.lookers: list[Looker] = [self.foresight, self.headroom, self.degrade]
         self.unwell: set[str] = set()
         self.keys = load_keys(self.context.identity.keys_dir)
 
@@ -91,7 +93,11 @@ class ResourceAgent(AsyncAgent):
         hub.desk.headroom = self.headroom
         aside = open_aside(hub, identity.cache_dir, context.log)
         rest = Rest(hub, self.keys.token, report=self.report, kernels=self.kernels)
-        self.sensors.start(lambda: context.settings.sensing.interval, lambda: context.settings.sensing.disabled)
+        self.sensors.start(
+            lambda: context.settings.sensing.interval,
+            lambda: context.settings.sensing.disabled,
+            lambda: self.degrade.stretch,
+        )
         try:
             await rest.start(identity.pod_ip, settings.transport.rest_port)
             hub.start()
@@ -178,7 +184,14 @@ class ResourceAgent(AsyncAgent):
             self.hub.resume()
 
     def metrics(self) -> bytes:
-        return metrics.text(self.context.board, self.context.identity.node, self.hub, self.sensors, self.foresight)
+        return metrics.text(
+            self.context.board,
+            self.context.identity.node,
+            self.hub,
+            self.sensors,
+            self.foresight,
+            [self.degrade.metrics],
+        )
 
     def kernels(self) -> list[dict[str, str]]:
         """Names, signatures and summaries of the kernels that this release and the settings' modules register."""
@@ -207,6 +220,7 @@ class ResourceAgent(AsyncAgent):
             "events": dict(hub.counts) if hub else {},
             "sensors": self.sensors.report(),
             "foresight": self.foresight.report(),
+            "overload": self.degrade.report(),
         }
 
 

@@ -97,7 +97,11 @@ def choose(
     open_ = [
         c
         for c in candidates
-        if c.credit > 0 and c.credit_bytes >= size and c.load.workers > 0 and c.load.room > c.underway
+        if c.credit > 0
+        and c.credit_bytes >= size
+        and c.load.workers > 0
+        and c.load.room > c.underway
+        and lane < c.load.refuses
     ]
     if not open_:
         return None

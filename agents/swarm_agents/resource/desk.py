@@ -26,6 +26,7 @@ from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
 from swarm_agents.shm.layout import GEN_MASK, H_PAGE_BYTES, H_PAGES, H_PAGES_USED, H_STATES_AT, R_CANCELLED, READY
 from swarm_agents.shm.places import is_fenced
+from swarm_agents.shm.shedding import refused_from
 from swarm_agents.shm.stats import read_depths
 from swarm_agents.shm.tasks import _end_ready
 from swarm_agents.wire import schema
@@ -314,7 +315,8 @@ class Desk:
         words = self._board.words
         used = struct.unpack_from("<q", self._board.mapping.view, H_PAGES_USED * 8)[0]
         room_bytes = max(0, (words[H_PAGES] - used) * words[H_PAGE_BYTES])
-        return Load(self._workers, self._idle, depth, room, self._mean, room_bytes)
+        refuses = refused_from(self._board.mapping, now)
+        return Load(self._workers, self._idle, depth, room, self._mean, room_bytes, refuses)
 
     def run_time(self, kernel: str) -> float | None:
         """Seconds that a kernel has run of late; None if none of its answers has passed here."""

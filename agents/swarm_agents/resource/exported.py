@@ -13,7 +13,7 @@ from swarm_agents.runtime.exported import PRIORITIES
 from swarm_agents.shm.layout import EVENT_NAMES, PATHS, STATE_NAMES
 from swarm_agents.shm.members import ROLES
 
-__all__ = ["BOARD", "EVENTS", "FORESIGHT", "HUB", "MEMBERS", "NODE", "OPERATIONS", "RECLAIMED"]
+__all__ = ["ACTION", "BOARD", "EVENTS", "FORESIGHT", "HUB", "MEMBERS", "NODE", "OPERATIONS", "RECLAIMED"]
 
 MEMBERS: Final = tuple(map(str, ROLES))
 #: What members count, by any path and priority; the rest of it is among the events.
@@ -80,7 +80,7 @@ BOARD: Final = Table(
         "swarm_board_events",
         "counter",
         "Tasks that were retried, lost (begun too often), expired, dropped (their submitter was gone), cancelled, "
-        "or refused because the lane was full",
+        "refused because the lane was full, or refused (shed) because the node is overloaded",
         _NODE | {"event": f"{len(EVENT_NAMES)} events: {', '.join(EVENT_NAMES)}"} | _PRIORITY | _PATH,
     ),
     Declared(
@@ -302,6 +302,28 @@ NODE: Final = Table(
 )
 
 _AHEAD: Final = {"horizon": f"{len(HORIZONS)}, seconds: {', '.join(map(str, HORIZONS))}"}
+
+ACTION: Final = Table(
+    "What the node does about it",
+    "Exported by the node's resource agent: what it refuses while it has more work than it can carry.",
+    Declared(
+        "swarm_node_overload_level",
+        "gauge",
+        "What new tasks the node refuses: 0 none, 1 bulk, 2 bulk and normal; critical and high ones never",
+    ),
+    Declared(
+        "swarm_node_overload_changes",
+        "counter",
+        "How often the node has come to a level, since the resource agent started; the event says why",
+        {"level": "3: normal, shed_bulk, shed_normal"},
+    ),
+    Declared(
+        "swarm_node_oldest_wait_seconds",
+        "gauge",
+        "How long the task that has waited longest to be begun has been on the node's board; 0 when none waits",
+        _PRIORITY,
+    ),
+)
 
 FORESIGHT: Final = Table(
     "The node's forecasts",

@@ -353,7 +353,7 @@ class Hub:
             entry = self.submit(session, submit, payload)
         except SwarmFull as error:
             self.counts["refused_full"] += 1
-            self._outbox.refuse_task(session, submit.task, error, RETRY_AFTER)
+            self._outbox.push_back(session, submit.task, error, RETRY_AFTER)
             return
         except SwarmError as error:
             self._outbox.refuse_task(session, submit.task, error, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -28,16 +28,38 @@ if TYPE_CHECKING:
 __all__ = ["text"]
 
 
-def text(board: Board, node: str, hub: Hub | None, sensors: Sensors, foresight: Foresight | None = None) -> bytes:
+def text(
+    board: Board,
+    node: str,
+    hub: Hub | None,
+    sensors: Sensors,
+    foresight: Foresight | None = None,
+    action: Iterable[Callable[[], Iterable[Metric]]] = (),
+) -> bytes:
     """Everything in Prometheus' text format; without a hub (it is being made anew) the board's all the same."""
     registry = CollectorRegistry()
     registry.register(BoardMetrics(board, node))
     registry.register(_NodeMetrics(sensors))
     if foresight is not None:
         registry.register(_ForesightMetrics(foresight))
+    for metrics in action:
+        registry.register(_Made(metrics))
     if hub is not None:
         registry.register(_HubMetrics(hub))
     return generate_latest(registry)
+
+
+class _Made(Collector):
+    """What somebody makes when it is asked for."""
+
+    def __init__(self, made: Callable[[], Iterable[Metric]]) -> None:
+        self._made = made
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._made()
 
 
 class _HubMetrics(Collector):

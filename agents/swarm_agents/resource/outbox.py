@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from swarm_agents.errors import SwarmError
+from swarm_agents.errors import SwarmError, SwarmFull
 from swarm_agents.resource.sessions import Entry, Session, Sessions
 from swarm_agents.wire import schema
 from swarm_agents.wire.frames import pack
@@ -84,6 +84,11 @@ class Outbox:
     def refuse(self, route: bytes, error: SwarmError) -> None:
         """Tells a connection why it is not taken."""
         self._router.send([route, *pack(schema.Refusal(error.code, str(error)[:_LONGEST_REASON]))])
+
+    def push_back(self, session: Session, task: TaskId, error: SwarmFull, soon: float) -> None:
+        """Tells a session that a task is not taken at present. A client comes back when the error says, or `soon`;
+        another hub soon, for it has other tasks to send, and learns of overload by this node's load."""
+        self.refuse_task(session, task, error, (session.kind != "hub" and error.retry_after) or soon)
 
     def refuse_task(self, session: Session, task: TaskId, error: SwarmError, retry_after: float) -> None:
         """Tells a session why a task is not taken, and after how many seconds it may be tried again (0: never)."""

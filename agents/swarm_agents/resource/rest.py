@@ -68,6 +68,7 @@ _STATUS = {
     "PayloadTooLarge": 413,
     "NotEnoughMemory": 413,
     "SwarmFull": 429,
+    "Overloaded": 429,
     "WrongKey": 401,
     "ConnectionLost": 503,
     "DeadlineExceeded": 504,
@@ -317,7 +318,7 @@ class Rest:
             except ClientDisconnect:
                 return Response(status_code=400)
             except SwarmFull as error:
-                return _failure(to_wire(error), {"Retry-After": "1"})
+                return _failure(to_wire(error), {"Retry-After": str(max(math.ceil(error.retry_after), 1))})
             except ConnectionLost as error:  # a connection of its own leads to another hub, by way of the Service
                 return _failure(to_wire(error), {"Retry-After": "1", "Connection": "close"})
             except SwarmError as error:

@@ -30,6 +30,8 @@ TOLD = frozenset(
         "Fenced",
         "HubBack",
         "HubLost",
+        "OverloadEased",
+        "Overloaded",
         "PlacementMet",
         "PlacementUnmet",
         "SiblingDeclaredDead",

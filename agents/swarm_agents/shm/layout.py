@@ -79,6 +79,7 @@ H_RECLAIMED = 80  # how many arrays, leases and blocks sweeps have freed: three 
 H_PAGES_USED = 88
 H_FAILOVERS = 96  # how many failover records were begun
 H_PARKED = 104  # bitmap of parked members: up to 64 words
+H_OVERLOAD = 168  # which lanes are refused, and until when: see `shedding`
 H_UID_AT = 2048  # bytes: length word, then text
 UID_MAX = 240
 H_FAILOVER_AT = 2304  # bytes
@@ -178,8 +179,8 @@ HISTOGRAMS = HIST_ROUND_TRIP + len(PATHS)
 HIST_SHIFT = 7  # the first bucket ends at 128 ns; two buckets an octave
 
 # --- tallies: a word for each event, lane and path ------------------------------------------------------------------
-E_RETRIED, E_LOST, E_EXPIRED, E_DROPPED, E_FULL, E_CANCELLED = range(6)
-EVENT_NAMES = ("retried", "lost", "expired", "dropped", "full", "cancelled")
+E_RETRIED, E_LOST, E_EXPIRED, E_DROPPED, E_FULL, E_CANCELLED, E_SHED = range(7)
+EVENT_NAMES = ("retried", "lost", "expired", "dropped", "full", "cancelled", "shed")
 
 # --- a process's own scratch words, never shared ---------------------------------------------------------------------
 X_ROTOR, X_HELD, X_PAGE_ROTOR, X_CELL_ROTOR, X_RETRIES = 0, 4, 8, 9, 10  # 4, 4, 1, 1, 4 words
@@ -189,7 +190,8 @@ X_REFS_AT = X_OUT + 3 * 512
 #: How many shared arrays one task or result may name.
 MOST_REFS = 256
 X_PATH = X_REFS_AT + MOST_REFS
-SCRATCH_WORDS = X_PATH + 1
+X_ACCEPTED = X_PATH + 1  # 1: what is submitted was accepted before, and is never refused for overload
+SCRATCH_WORDS = X_ACCEPTED + 1
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

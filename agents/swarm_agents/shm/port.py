@@ -7,10 +7,11 @@ arrays among them are referred to and not copied.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,16 +30,19 @@ from swarm_agents.shm.layout import (
     C_FULL,
     E_CANCELLED,
     E_FULL,
+    E_SHED,
     H_PAGE_BYTES,
     H_PAGES,
     INLINE_MAX,
     PATHS,
+    X_ACCEPTED,
     X_PATH,
 )
 from swarm_agents.shm.leases import STALE
 from swarm_agents.shm.names import kernel_id
 from swarm_agents.shm.places import count
 from swarm_agents.shm.references import bind, checked, unbind
+from swarm_agents.shm.shedding import SHED, refusal
 from swarm_agents.shm.tally import tally
 
 if TYPE_CHECKING:
@@ -50,6 +54,8 @@ __all__ = ["Port"]
 #: How many 256ths of the arena the tasks of each lane may fill: what is left is for the more urgent, and for results.
 _SHARES = (224, 208, 192, 176)
 _WAIT_STEP = 0.0005
+#: While tasks are refused for overload, it is looked again after this long at most (seconds).
+_SHED_STEP = 0.1
 _TAKE_IN_EVERY = 31
 _WORD, _HALF = 1 << 64, 1 << 63
 #: The header that is made most of all: no arguments.
@@ -83,6 +89,15 @@ class Port(Inbox):
             raise ValueError(f"{path!r} is no path by which tasks come; there are {', '.join(PATHS)}")
         self._path = PATHS.index(path)
         self._scratch[X_PATH] = self._path
+
+    @contextlib.contextmanager
+    def accepted(self) -> Iterator[None]:
+        """What is submitted meanwhile was accepted before: it is not refused for overload."""
+        self._scratch[X_ACCEPTED] = 1
+        try:
+            yield
+        finally:
+            self._scratch[X_ACCEPTED] = 0
 
     # -- shared arrays
 
@@ -119,6 +134,7 @@ class Port(Inbox):
 
         Raises:
             SwarmFull: no room in the lane or the arena for that long.
+            Overloaded: the node has refused tasks of this priority for that long (it is a SwarmFull).
             PayloadTooLarge: the arguments are larger than the arena.
             PayloadError: the arguments can't travel.
             StaleReference: a shared array among them is not there any more; only if it was not kept.
@@ -244,13 +260,14 @@ class Port(Inbox):
         size, block = len(inline), -1
         give_up = 0.0
         while True:
+            refused = None if self._scratch[X_ACCEPTED] else refusal(self._board.mapping, lane)
             with self._lock:
-                if not inline:
+                if not inline and refused is None:
                     assert layout is not None
                     size = layout.size
                     block = self._store(layout, lane)
                 got = -1
-                if inline or block >= 0:
+                if refused is None and (inline or block >= 0):
                     if shared:
                         bind(self._scratch, shared)
                     got = self._send(self._hand_at, lane, number, *words, frame.address_of(inline), size, block)
@@ -262,6 +279,8 @@ class Port(Inbox):
                         free_block(self._base, block, self._index, self._epoch)
                     if got == -3:
                         raise self._fenced()
+                    if got == SHED:
+                        refused = refusal(self._board.mapping, lane)
                     if got == STALE:
                         raise StaleReference("a shared array among the arguments is not there any more: keep() it")
                 # Answers that lie there hold what is waited for: take them in, for a later poll.
@@ -270,6 +289,9 @@ class Port(Inbox):
             now = time.monotonic()
             if not give_up:
                 give_up = now + timeout
+            if now >= give_up and refused is not None:
+                tally(self._base, E_SHED, lane, self._path)
+                raise refused
             if now >= give_up:
                 count(self._base, self._index, C_FULL, 1)
                 tally(self._base, E_FULL, lane, self._path)
@@ -277,7 +299,9 @@ class Port(Inbox):
                     f"the {PRIORITIES[lane]} lane or the arena is full: take results before you submit more, "
                     "or submit with a timeout"
                 )
-            if not taken:
+            if refused is not None:
+                time.sleep(min(refused.retry_after, give_up - now, _SHED_STEP))
+            elif not taken:
                 self._wait(self._base, self._number, 20_000, int(_WAIT_STEP * 1e9))
 
     def _store(self, layout: frame.Layout, lane: int) -> int:

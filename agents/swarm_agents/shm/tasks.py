@@ -74,6 +74,7 @@ from swarm_agents.shm.layout import (
     S_WALL_DEADLINE,
     UNQUEUED,
     WRITING,
+    X_ACCEPTED,
     X_HELD,
     X_PATH,
     X_REFS,
@@ -83,6 +84,7 @@ from swarm_agents.shm.layout import (
 )
 from swarm_agents.shm.leases import end_leases, lend
 from swarm_agents.shm.places import count, is_fenced, lane_at, port_at, slot_at, state_at
+from swarm_agents.shm.shedding import SHED, sheds
 from swarm_agents.shm.tally import path_of, tally_task
 
 __all__ = [
@@ -150,7 +152,7 @@ def submit(
     scratch: int,
 ) -> int:
     """Puts a task on the board: slot | generation << 24; or -1 when the lane is full for this port, -3 when the member
-    is fenced, -4 when a shared array that the scratch names is gone.
+    is fenced, -4 when a shared array that the scratch names is gone, SHED when the lane is refused for overload.
 
     A payload of up to INLINE_MAX bytes is copied from the address `payload`; a larger one lies in `block`, which the
     member holds. A port may hold three times as many slots of a lane as are free in it, and a 32nd of the lane (16 at
@@ -159,6 +161,8 @@ def submit(
     """
     if is_fenced(base, member, epoch):
         return -3
+    if lane > 1 and sheds(base, lane) and peek(scratch + X_ACCEPTED * 8) == 0:
+        return SHED
     cap = load(base + H_READY_CAP * 8)
     at = port_at(base, port)
     queue = at + P_QUEUES + lane * 128

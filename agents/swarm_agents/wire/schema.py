@@ -182,6 +182,8 @@ class Load(_Message, frozen=True):
     run_mean: Span = 0.0
     #: Bytes that the arena has left.
     room_bytes: Count = 1 << 40
+    #: The most urgent lane of which it refuses tasks for overload; 4: none.
+    refuses: Annotated[int, Meta(ge=0, le=4)] = 4
 
 
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):

@@ -53,11 +53,17 @@ class Sensors:
         except Exception as error:  # a driver's mood must not silence the others
             return unavailable(f"{type(error).__name__}: {error}")
 
-    def start(self, interval: Callable[[], float], disabled: Callable[[], Collection[str]] = tuple) -> None:
-        """Begins to read every `interval()` seconds; both are asked anew each time."""
+    def start(
+        self,
+        interval: Callable[[], float],
+        disabled: Callable[[], Collection[str]] = tuple,
+        stretch: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        """Begins to read every `interval()` seconds, the slow ones `stretch()` times less often than else; all are
+        asked anew each time."""
         self._disabled = disabled
         self.readings = {name: unavailable("not read yet") for name in self._sources if name not in disabled()}
-        for pace, every in zip(self._paces, (interval, lambda: max(interval(), _SLOWLY)), strict=True):
+        for pace, every in zip(self._paces, (interval, lambda: max(interval(), _SLOWLY) * stretch()), strict=True):
             pace.start(every)
 
     def stop(self) -> None:
