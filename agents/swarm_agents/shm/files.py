@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swarm_agents.errors import BoardMismatch, SharedMemoryFull, Unreachable
+from swarm_agents.shm import numa
 from swarm_agents.shm.layout import (
     H_CREATED,
     H_MAGIC,
@@ -181,6 +182,7 @@ def create(directory: Path, geometry: Geometry, swarm_uid: str, initialise: obje
     path = directory / f"{BOARD_FILE}.new{os.getpid()}"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        numa.bind(descriptor, words, numa.nodes())
         allocate(descriptor, size, directory)
         mapping = Mapping(descriptor, size)
         uid = swarm_uid.encode()[:UID_MAX]
