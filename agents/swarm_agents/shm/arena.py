@@ -28,7 +28,6 @@ import numpy as np
 
 from swarm_agents import codec
 from swarm_agents.errors import Fenced, PayloadError, PayloadTooLarge, StaleReference, SwarmFull
-from swarm_agents.shm import numa
 from swarm_agents.shm.jit import direct
 from swarm_agents.shm.layout import (
     H_CELLS,
@@ -100,8 +99,6 @@ class Arena:
         self._scratch = np.zeros(SCRATCH_WORDS, np.int64)
         self._scratch_at = int(self._scratch.ctypes.data)
         start_apart(self._scratch, member.index, board.words)
-        #: The part of the arena that is near this process's cores; None: all of it is.
-        self._home = numa.begin_at_home(board.words[H_PAGES])
         self._lock = threading.Lock()
         #: By name what keeps an array, while something does.
         self.roots: dict[int, weakref.ref[_Root]] = {}
@@ -155,8 +152,6 @@ class Arena:
             if is_fenced(self._base, self._index, self._epoch):
                 raise Fenced(f"{self._member.name} was declared dead in epoch {self._epoch}: join again")
             with self._lock:  # until what it leaves in the scratch is read
-                if self._home is not None:
-                    numa.hint(self._scratch, self._home)
                 name = self._make(self._base, size, self._index, self._epoch, self._share, self._scratch_at, out)
                 lease = int(self._scratch[X_OUT])
             if name >= 0:

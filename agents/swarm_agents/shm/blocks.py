@@ -56,7 +56,10 @@ from swarm_agents.shm.layout import (
     TAG_PAGE_MASK,
     TAG_SLOT_GEN_MASK,
     TAG_SLOT_MASK,
+    X_ABROAD,
     X_CELL_ROTOR,
+    X_HOME,
+    X_HOME_END,
     X_PAGE_ROTOR,
 )
 
@@ -164,6 +167,22 @@ def free_run(base: int, block: int, tag: int) -> bool:
     return True
 
 
+#: A member whose own segment was full looks there first again at every so manieth allocation.
+_COME_HOME = 16
+
+
+@jit
+def _begin(scratch: int, end: int) -> int:
+    """The page to look from on; with more than one NUMA node (`end` is not 0) one of this member's own."""
+    at = peek(scratch + X_PAGE_ROTOR * 8)
+    home = peek(scratch + X_HOME * 8)
+    if end == 0 or home <= at < end:
+        return at
+    abroad = peek(scratch + X_ABROAD * 8) + 1
+    poke(scratch + X_ABROAD * 8, abroad % _COME_HOME)
+    return home if abroad >= _COME_HOME else at
+
+
 @jit
 def _alloc_pages(base: int, count: int, member: int, epoch: int, limit: int, scratch: int) -> int:
     cells, pages = load(base + H_CELLS * 8), load(base + H_PAGES * 8)
@@ -173,7 +192,8 @@ def _alloc_pages(base: int, count: int, member: int, epoch: int, limit: int, scr
     used = load(base + H_PAGES_USED * 8)
     if used > 0 and used + count > limit:
         return -1
-    at = peek(scratch + X_PAGE_ROTOR * 8)
+    end = peek(scratch + X_HOME_END * 8)
+    at = _begin(scratch, end)
     if at + count > pages:
         at = 0
     seen = 0
@@ -211,6 +231,8 @@ def _alloc_pages(base: int, count: int, member: int, epoch: int, limit: int, scr
             seen += took + 1
             continue
         after = at + count
+        if after == end:
+            after = peek(scratch + X_HOME * 8)
         poke(scratch + X_PAGE_ROTOR * 8, after if after < pages else 0)
         return cells + at
     return -1

@@ -191,7 +191,12 @@ X_REFS_AT = X_OUT + 3 * 512
 MOST_REFS = 256
 X_PATH = X_REFS_AT + MOST_REFS
 X_ACCEPTED = X_PATH + 1  # 1: what is submitted was accepted before, and is never refused for overload
-SCRATCH_WORDS = X_ACCEPTED + 1
+#: The arena's pages near this process's cores: the first and the one after the last, which is 0 where all are alike.
+X_HOME, X_HOME_END = X_PATH + 2, X_PATH + 3
+#: How often since room was looked for there first; the port whose task was claimed last because it lies there, and by
+#: lane how many such claims in a row.
+X_ABROAD, X_NEAR_PORT, X_NEAR = X_PATH + 4, X_PATH + 5, X_PATH + 6
+SCRATCH_WORDS = X_NEAR + LANES
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

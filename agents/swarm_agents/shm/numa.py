@@ -4,6 +4,8 @@ The board's creator binds each segment of the arena's pages to its node (mbind, 
 are allocated: tmpfs keeps the policy with the file, so it holds whoever writes first, and where a node is full the
 kernel takes another. A member whose cores lie on one node looks for room in that node's segment first; the place where
 an allocation begins to look is a hint and nothing else, so a segment that is full costs a search and is never wrong.
+A worker there takes tasks whose payload lies in its segment before others of the same lane, and every fourth by turn,
+so that no submitter waits for ever. Both are words of a process's own: boards are laid out as they were.
 
 All of it is preference: that there is a second node, that the kernel allows mbind (some container runtimes do not), or
 that a member's cores lie together are not needed for anything. With one node nothing is bound, and no allocation does
@@ -22,9 +24,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_AT, H_SIZE, X_PAGE_ROTOR
+from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_AT, H_SIZE, X_HOME, X_HOME_END, X_PAGE_ROTOR
 
-__all__ = ["ROOT", "Segment", "begin_at_home", "bind", "hint", "home", "nodes", "segments"]
+__all__ = ["ROOT", "Segment", "begin_at_home", "bind", "home", "nodes", "segments", "settle"]
 
 #: The environment variable that names where /sys is found, as for the sensors.
 ROOT: Final = "SWARM_SENSORS_ROOT"
@@ -148,7 +150,8 @@ def begin_at_home(pages: int, root: Path | None = None, cpus: Collection[int] | 
     return next((segment for segment in segments(pages, among) if segment.node == node), None)
 
 
-def hint(scratch: Any, segment: Segment) -> None:
-    """Has the next allocation with this scratch begin in the segment, unless it is there already."""
-    if not segment.begin <= scratch[X_PAGE_ROTOR] < segment.end:
+def settle(scratch: Any, segment: Segment | None) -> None:
+    """Has allocations and claims with this scratch prefer the segment; None: none of them."""
+    if segment is not None:
+        scratch[X_HOME], scratch[X_HOME_END] = segment.begin, segment.end
         scratch[X_PAGE_ROTOR] = segment.begin

@@ -27,6 +27,7 @@ import numpy as np
 
 from swarm_agents import codec
 from swarm_agents.errors import PayloadError, StaleReference
+from swarm_agents.shm import numa
 from swarm_agents.shm.atomics import load, peek, poke
 from swarm_agents.shm.frame import BYTES_AT, Reference
 from swarm_agents.shm.jit import direct, jit
@@ -337,8 +338,10 @@ def unbind(scratch: _Array) -> None:
 
 
 def start_apart(scratch: _Array, member: int, words: dict[int, int]) -> None:
-    """Has members look for free leases from different places on: they would wait for each other's cache lines."""
+    """Has members look for free leases from different places on: they would wait for each other's cache lines. For room
+    in the arena they look near their cores first."""
     scratch[X_LEASE_ROTOR] = member * 64 % words[H_LEASES]
+    numa.settle(scratch, numa.begin_at_home(words[H_PAGES]))
 
 
 def freeze(array: _Array) -> None:
