@@ -78,7 +78,7 @@ def refuse(mapping: Mapping, lanes: int, retry_after: float, seconds: float, now
     struct.pack_into("<q", mapping.view, H_OVERLOAD * 8, word)
 
 
-def _read(mapping: Mapping, now: float | None) -> tuple[int, float]:
+def _refused(mapping: Mapping, now: float | None) -> tuple[int, float]:
     """How many lanes are refused now, and the seconds after which it is worth trying again."""
     word = struct.unpack_from("<q", mapping.view, H_OVERLOAD * 8)[0]
     if not word or int((time.monotonic() if now is None else now) * 1e3) >= word >> _UNTIL_AT:
@@ -88,12 +88,12 @@ def _read(mapping: Mapping, now: float | None) -> tuple[int, float]:
 
 def refused_from(mapping: Mapping, now: float | None = None) -> int:
     """The most urgent lane of which tasks are refused now; `LANES`: none is."""
-    return LANES - _read(mapping, now)[0]
+    return LANES - _refused(mapping, now)[0]
 
 
 def refusal(mapping: Mapping, lane: int, now: float | None = None) -> Overloaded | None:
     """What a submitter is told of a task of this lane; None where it is taken."""
-    lanes, retry = _read(mapping, now)
+    lanes, retry = _refused(mapping, now)
     if lane < LANES - lanes:
         return None
     refused = " and ".join(reversed(_PRIORITIES[LANES - lanes :]))
