@@ -1,4 +1,5 @@
-"""Answers of a real agent pod that their client does not take wait on the resource pod's disk and come back whole."""
+"""What a real resource pod does while memory is short: answers that nobody takes wait on its disk and come back whole,
+and work is refused before there is nothing left."""
 
 from __future__ import annotations
 
@@ -39,6 +40,9 @@ class Client:
         self._send(schema.Hello("client", "", 4711, room=room))
         #: By task, what came.
         self.answers: dict[int, Any] = {}
+        #: Tasks that are on the board, and why others were not taken.
+        self.accepted: set[int] = set()
+        self.refusals: list[str] = []
         self._asked: dict[int, Any] = {}
 
     def _send(self, message: schema.Message, payload: Any = ()) -> None:
@@ -51,13 +55,18 @@ class Client:
 
     def look(self) -> None:
         """Takes what has come; what was refused for want of room is submitted again."""
-        while self._socket.poll(20):
+        for _ in range(2 * COUNT):
+            if not self._socket.poll(20):
+                return
             message, payload = frames.unpack(receive(self._socket), limit=1 << 30)
             if isinstance(message, schema.Refusal):
                 assert message.code == "SwarmFull", message
                 assert message.task is not None
+                self.refusals.append(message.message)
                 time.sleep(0.01)
                 self.submit(message.task[1], self._asked[message.task[1]])
+            elif isinstance(message, schema.Accepted):
+                self.accepted |= {number for _, number in message.tasks}
             elif isinstance(message, schema.Answer):
                 assert message.error is None, message.error
                 self.answers[message.task[1]] = decode(bytes(payload[0]), [memoryview(part) for part in payload[1:]])
@@ -73,7 +82,12 @@ class Client:
 @pytest.fixture
 def client_over_tcp() -> Iterator[Callable[..., Client]]:
     made: list[Client] = []
-    yield lambda *args: made.append(Client(*args)) or made[-1]
+
+    def make(*args: Any) -> Client:
+        made.append(Client(*args))
+        return made[-1]
+
+    yield make
     for client in made:
         client.close()
 
@@ -118,3 +132,35 @@ def test_a_pods_answers_wait_on_the_disk_and_come_back_whole(
     )
     assert put == back >= 1
     eventually("an empty disk", lambda: resource.metric("swarm_hub_aside_bytes") == 0)
+
+
+def test_a_pod_takes_no_work_while_the_node_has_no_memory_left_and_takes_it_again(
+    node: Any, tmp_path: Path, client_over_tcp: Callable[..., Client], eventually: Callable[..., Any]
+) -> None:
+    meminfo = tmp_path / "recorded" / "proc" / "meminfo"
+    meminfo.parent.mkdir(parents=True)
+
+    def leave(free: int) -> None:
+        meminfo.write_text(f"MemTotal: 8000000 kB\nMemFree: {free} kB\nMemAvailable: {free} kB\n")
+
+    leave(100_000)
+    pod = node.start(0, Role.RESOURCE, SWARM_SENSORS_ROOT=str(tmp_path / "recorded")).ready()
+    client = client_over_tcp(node.root / "keys", f"tcp://{pod.address}:{node.settings.transport.hub_port}", SIZE)
+    asked: set[int] = set()
+
+    def refused() -> bool:  # one that came before the first look at the memory was taken
+        asked.add(len(asked))
+        client.submit(len(asked) - 1, 0)
+        client.look()
+        return bool(client.refusals)
+
+    eventually("a refusal", refused)
+    assert "left of the node's memory of 7812 MiB" in client.refusals[0]
+    assert client.accepted < asked
+    leave(4_000_000)
+
+    def accepted() -> bool:
+        client.look()
+        return client.accepted == asked
+
+    eventually("all tasks on the board", accepted)
