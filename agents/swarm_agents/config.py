@@ -150,6 +150,9 @@ class Sensing(_Model, frozen=True, kw_only=True):
     disabled: tuple[str, ...] = ()
     #: Move tasks between nodes when the queues differ.
     balance: bool = True
+    #: Watts and degrees Celsius that the node is kept below by letting its agents work less; 0: none.
+    power_cap: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    heat_cap: Annotated[float, Meta(ge=0, le=150)] = 0.0
 
 
 class Runtime(_Model, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ _TOLD: Final = {
     "AgentKilled": "Warning",
     "AgentReplaced": "Normal",
     "AgentStuck": "Warning",
+    "CapEased": "Normal",
+    "CapReached": "Warning",
     "FailedOver": "Normal",
     "FailurePredicted": "Warning",
     "Fenced": "Warning",

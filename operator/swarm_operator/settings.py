@@ -63,6 +63,8 @@ def settings_of(swarm: SwarmView, spec: SwarmSpec, revision: str, hubs: Iterable
             interval=seconds(spec.resource.interval),
             disabled=tuple(spec.resource.sensors.disabled),
             balance=spec.resource.balance,
+            power_cap=float(spec.resource.caps.power_watts),
+            heat_cap=float(spec.resource.caps.temperature_celsius),
         ),
         runtime=Runtime(
             spin=seconds(runtime.spin),

@@ -58,6 +58,7 @@ FULL: Final[dict[str, Any]] = {
         "interval": "100ms",
         "balance": True,
         "sensors": {"disabled": ["gpu"]},
+        "caps": {"powerWatts": 300, "temperatureCelsius": 80},
         "nodeSelector": {"pool": "a"},
         "cpus": "100m",
         "memory": "512Mi",

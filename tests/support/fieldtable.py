@@ -96,6 +96,8 @@ LIVE: dict[str, Entry] = {
     "failover.stragglers.percent": Entry({"failover": {"stragglers": {"percent": 20}}}, agents=True),
     "failover.suspectAfter": Entry({"failover": {"suspectAfter": "300ms"}}, agents=True),
     "resource.balance": Entry({"resource": {"balance": False}}, agents=True),
+    "resource.caps.powerWatts": Entry({"resource": {"caps": {"powerWatts": 300}}}, agents=True),
+    "resource.caps.temperatureCelsius": Entry({"resource": {"caps": {"temperatureCelsius": 80}}}, agents=True),
     "resource.interval": Entry({"resource": {"interval": "200ms"}}, agents=True),
     # its agents go from the other node, and so does that node's hub from everybody's settings
     "resource.nodeSelector": Entry(

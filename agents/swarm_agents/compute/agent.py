@@ -25,6 +25,7 @@ import msgspec
 from swarm_agents.compute import gpu, registry
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.limits import bounded
+from swarm_agents.compute.pacing import STEP, URGENT, Pacing
 from swarm_agents.compute.retries import Waiting
 from swarm_agents.compute.speculation import Reading, Speculation
 from swarm_agents.config import Identity, Role, Settings
@@ -37,6 +38,7 @@ from swarm_agents.runtime.context import AgentContext
 from swarm_agents.runtime.exported import COMPUTE
 from swarm_agents.runtime.scoreboard import RESULTS
 from swarm_agents.runtime.store import task_key
+from swarm_agents.shm.pace import read_pace
 
 if TYPE_CHECKING:
     from swarm_agents.shm.board import Claim, Worker
@@ -79,6 +81,7 @@ class ComputeAgent(AgentBase):
         self._ctx: Context | None = None
         self._waiting = Waiting(self._give_back)
         self._speculation = Speculation(context, self._context_for_second)
+        self._pacing = Pacing(lambda: read_pace(context.board.mapping))
         #: When the last task ended, or there was none (CLOCK_MONOTONIC ns): a clock that costs nothing.
         self._now_ns = 0
         #: Counts the looks at what is asked of the agent.
@@ -119,7 +122,11 @@ class ComputeAgent(AgentBase):
                 self._changed.clear()
                 continue
             due = waiting.take() if waiting else None
-            if due is None and self._now_ns >= speculation.next_ns:
+            if due is None and self._now_ns < self._pacing.until:
+                claim = worker.claim(0.0, lanes=URGENT)
+                if claim is None:
+                    time.sleep(STEP)
+            elif due is None and self._now_ns >= speculation.next_ns:
                 claim = worker.claim(0.0)
                 if claim is None and (waiting or not speculation.look(worker)):
                     claim = worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
@@ -127,7 +134,9 @@ class ComputeAgent(AgentBase):
                 claim = due or worker.claim(waiting.patience(_LOOK) if waiting else _LOOK)
             if claim is not None:
                 self._claim = claim
+                begun = self._now_ns if due is not None else claim.claimed_ns
                 self._work(worker, claim, waited=due is not None)
+                self._pacing.worked(begun, self._now_ns)
                 self._claim = claim = None
             else:
                 self._now_ns = time.monotonic_ns()

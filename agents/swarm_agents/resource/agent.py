@@ -20,6 +20,7 @@ from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import UnknownKernel, WrongKey
 from swarm_agents.resource import metrics
 from swarm_agents.resource.aside import open_aside
+from swarm_agents.resource.caps import Caps
 from swarm_agents.resource.degrade import Degrade
 from swarm_agents.resource.desk import Desk
 from swarm_agents.resource.foresight.watcher import Foresight
@@ -70,7 +71,8 @@ class ResourceAgent(AsyncAgent):
         )
         self.headroom = Headroom()
         self.degrade = Degrade(context.board, context.tell)
-        self.lookers: list[Looker] = [self.foresight, self.headroom, self.degrade]
+        self.caps = Caps(context.board, lambda: context.settings.sensing, context.tell)
+        self.lookers: list[Looker] = [self.foresight, self.headroom, self.degrade, self.caps]
         self.unwell: set[str] = set()
         self.keys = load_keys(self.context.identity.keys_dir)
 
@@ -190,7 +192,7 @@ class ResourceAgent(AsyncAgent):
             self.hub,
             self.sensors,
             self.foresight,
-            [self.degrade.metrics],
+            [self.degrade.metrics, self.caps.metrics],
         )
 
     def kernels(self) -> list[dict[str, str]]:
@@ -221,6 +223,7 @@ class ResourceAgent(AsyncAgent):
             "sensors": self.sensors.report(),
             "foresight": self.foresight.report(),
             "overload": self.degrade.report(),
+            "caps": self.caps.report(),
         }
 
 

@@ -25,6 +25,7 @@ from msgspec import Struct
 from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
 from swarm_agents.shm.layout import GEN_MASK, H_PAGE_BYTES, H_PAGES, H_PAGES_USED, H_STATES_AT, R_CANCELLED, READY
+from swarm_agents.shm.pace import read_pace
 from swarm_agents.shm.places import is_fenced
 from swarm_agents.shm.shedding import refused_from
 from swarm_agents.shm.stats import read_depths
@@ -316,7 +317,9 @@ class Desk:
         used = struct.unpack_from("<q", self._board.mapping.view, H_PAGES_USED * 8)[0]
         room_bytes = max(0, (words[H_PAGES] - used) * words[H_PAGE_BYTES])
         refuses = refused_from(self._board.mapping, now)
-        return Load(self._workers, self._idle, depth, room, self._mean, room_bytes, refuses)
+        # Agents that rest for a cap of power or heat take that much longer for what waits here.
+        pace = self._mean / read_pace(self._board.mapping, now)
+        return Load(self._workers, self._idle, depth, room, pace, room_bytes, refuses)
 
     def run_time(self, kernel: str) -> float | None:
         """Seconds that a kernel has run of late; None if none of its answers has passed here."""

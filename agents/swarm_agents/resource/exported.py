@@ -318,6 +318,11 @@ ACTION: Final = Table(
         {"level": "3: normal, shed_bulk, shed_normal"},
     ),
     Declared(
+        "swarm_node_work_share_ratio",
+        "gauge",
+        "How much of their time agents may work, so that the node keeps below its cap of power or heat; 1 without",
+    ),
+    Declared(
         "swarm_node_oldest_wait_seconds",
         "gauge",
         "How long the task that has waited longest to be begun has been on the node's board; 0 when none waits",

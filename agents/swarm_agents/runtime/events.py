@@ -25,6 +25,8 @@ TOLD = frozenset(
         "AgentKilled",
         "AgentReplaced",
         "AgentStuck",
+        "CapEased",
+        "CapReached",
         "FailedOver",
         "FailurePredicted",
         "Fenced",

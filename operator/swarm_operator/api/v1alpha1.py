@@ -153,12 +153,21 @@ class Sensors(Model):
     )
 
 
+class Caps(Model):
+    """What each node is kept below by letting its agents work less of their time; critical tasks are taken all the
+    same."""
+
+    power_watts: int = live(0, "Watts of a node, as its sensors show or estimate them. 0: no cap.", ge=0, le=100_000)
+    temperature_celsius: int = live(0, "Degrees Celsius of a node's hottest sensor. 0: no cap.", ge=0, le=150)
+
+
 class Resource(Model):
     """The resource agents, one a matching node: they sense, balance, and carry work between nodes."""
 
     interval: Duration = duration(Change.LIVE, "100ms", "How often the sensors are read.", "10ms", "1m")
     balance: bool = live(True, "Move tasks towards idle nodes.")
     sensors: Sensors = plain(Sensors(), "Which sensors are read.")
+    caps: Caps = plain(Caps(), "Caps of a node's power and heat.")
     node_selector: LabelMap = live(
         {}, "Nodes that get a resource agent, within scheduling.nodeSelector; all of those when empty.", max_length=16
     )
