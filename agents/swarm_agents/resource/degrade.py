@@ -55,7 +55,8 @@ class Degrade:
         board, overload, stamp = self._board, self.overload, self._clock_ns()
         waits = oldest_waits(board.mapping, board.words, stamp)
         # Who computes is asked only where it matters: a board has many members.
-        workers = sum(info.alive and str(info.role) in _COMPUTES for info in board.members()) if any(waits) else 1
+        matters = max(waits) > overload.target
+        workers = sum(info.alive and str(info.role) in _COMPUTES for info in board.members()) if matters else 1
         change = overload.look(now, waits, workers)
         if change is not None or overload.level:
             refuse(board.mapping, int(overload.level), overload.retry_after, HOLDS, stamp * 1e-9)

@@ -122,6 +122,14 @@ def test_less_urgent_work_counts_neither_here_nor_there():
     assert chosen(make_load(waiting=20), loaded, lane=3) is None
 
 
+def test_a_node_that_refuses_a_lane_for_overload_is_sent_none_of_it_and_the_rest_all_the_same():
+    for refuses in range(5):
+        idle = Candidate(key="b", load=Load(2, 2, room=100, refuses=refuses), credit=10)
+        for lane in range(4):
+            depth = tuple(50 if each == lane else 0 for each in range(4))
+            assert chosen(Load(2, 0, depth, 100, 0.01), idle, lane=lane) == ("b" if lane < refuses else None)
+
+
 LOADS = st.builds(
     make_load,
     workers=st.integers(0, 8),
