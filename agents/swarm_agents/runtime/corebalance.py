@@ -4,10 +4,11 @@ What is decided is a set, that of all the agent's threads, and not a core for ea
 makes begin where it is pinned, so that a kernel's pool, made by a thread with one core, would have that one core. Among
 the good cores the kernel places threads better than can be done from outside.
 
-What a core costs is the share of it that an agent can't have there: taken by the hypervisor (steal), by other programs,
-by throttling, by heat. Of a core that nobody runs on steal can't be seen, and it cools: so a core that was left looks
-good at once, proves nothing by that, and is tried again after a while only, which doubles each time that it turns out
-bad again (`LEAST_AWAY` to `MOST_AWAY`).
+What a core costs is the share of it that an agent can't have there: taken by the hypervisor (steal), by throttling, by
+heat. What other programs take does not count: the kernel's scheduler sees that and places threads around it, and half a
+core is better than none; of the three it knows too little. Of a core that nobody runs on steal can't be seen, and it
+cools: so a core that was left looks good at once, proves nothing by that, and is tried again after a while only, which
+doubles each time that it turns out bad again (`LEAST_AWAY` to `MOST_AWAY`).
 
 Invariants: the answer is a part of the cpuset and never empty; no fewer cores are left than the agent has busy threads;
 where there is one core, or all are alike, nothing is avoided. No clock and no I/O here: both are the caller's.
@@ -41,13 +42,12 @@ _WARM = 10.0
 class Core:
     """What a core was like since the last look.
 
-    Shares of its time: `steal` taken by the hypervisor, `others` by programs that are not the agent's. `throttles`:
-    how often it was slowed down for heat or power. `celsius` its temperature and `limit` the one it must not pass,
+    `steal`: the share of its time taken by the hypervisor. `throttles`: how often it was slowed down for heat or
+    power. `celsius` its temperature and `limit` the one it must not pass,
     None where they are not known.
     """
 
     steal: float = 0.0
-    others: float = 0.0
     throttles: float = 0.0
     celsius: float | None = None
     limit: float | None = None
@@ -84,7 +84,6 @@ def cost(core: Core) -> tuple[float, str]:
         heat = _share(1.0 - (core.limit - core.celsius) / _WARM)
     parts = {
         f"{_share(core.steal):.0%} stolen by the hypervisor": _share(core.steal),
-        f"{_share(core.others):.0%} taken by other programs": _share(core.others),
         "throttled": _THROTTLED if core.throttles > 0 else 0.0,
         "hot" if core.celsius is None else f"{core.celsius:.0f} degrees Celsius": heat,
     }

@@ -1,11 +1,9 @@
-"""What the cores of an agent's cpuset are like: steal, other programs, throttling and heat, from the kernel's files.
+"""What the cores of an agent's cpuset are like: steal, throttling and heat, from the kernel's files.
 
 Read by the agent's own supervisor, since only it sees the agent's threads: in a pod of its own nobody else does. A file
 that is missing, cut off or absurd says nothing about a core; a counter that goes backwards, or a CPU that was switched
 off, begins anew. Below `root` as every reader here, so that recorded trees can be replayed.
 
-What other programs take of a core is what it was busy less what the agent's threads used of it. Where a thread that has
-changed cores spent its time is not known; its use is taken off each core, so that the agent never flees from itself.
 Sources: proc(5); `admin-guide/thermal`, `hwmon/coretemp` and `x86/…/thermal_throttle` in the kernel's documentation.
 """
 
@@ -38,8 +36,7 @@ class CoreFigures:
         self._root = root
         self._ticks = ticks or float(os.sysconf("SC_CLK_TCK"))
         self._times: dict[int, list[int]] = {}
-        self._threads: dict[int, tuple[int, int]] = {}
-        self._process: int | None = None
+        self._threads: dict[int, int] = {}
         self._pid = -1
         self._throttles: dict[int, int] = {}
         self._heat: dict[int, tuple[Path, Path | None]] | None = None
@@ -51,7 +48,7 @@ class CoreFigures:
         Nothing the first time, and of a core none of whose figures can be had.
         """
         wanted = sorted(cpus)
-        sure, unsure, busy_ticks = self._used(pid)
+        busy_ticks = self._used(pid)
         found: dict[int, Core] = {}
         longest = 0.0
         times = self._stat()
@@ -66,10 +63,8 @@ class CoreFigures:
                 continue
             longest = max(longest, float(total))
             steal = grown[7] / total
-            busy = (total - grown[3] - grown[4] - grown[7]) / total
-            others = max(busy - (sure.get(cpu, 0) + unsure) / total, 0.0)
             celsius, limit = self._celsius(cpu)
-            found[cpu] = Core(steal, others, throttles, celsius, limit)
+            found[cpu] = Core(steal, throttles, celsius, limit)
         self._times = {cpu: times[cpu] for cpu in wanted if cpu in times}
         return found, _wanting(busy_ticks, longest)
 
@@ -96,14 +91,10 @@ class CoreFigures:
                 found[int(words[0][3:])] = times + [0] * (8 - len(times))
         return found
 
-    def _used(self, pid: int) -> tuple[dict[int, int], int, list[int]]:
-        """Ticks that the threads have used: by core of those that stayed, in all of those that moved; of each.
-
-        Those of threads that have begun or ended since the last look are had from the whole process's.
-        """
+    def _used(self, pid: int) -> list[int]:
+        """Ticks that each of the threads has used which have used any."""
         if pid != self._pid:
-            self._pid, self._threads, self._process = pid, {}, None
-        sure: dict[int, int] = {}
+            self._pid, self._threads = pid, {}
         each, threads = [], {}
         folder = self._root / f"proc/{pid}/task"
         try:
@@ -111,29 +102,22 @@ class CoreFigures:
         except OSError:
             names = []
         for name in names:
-            found = self._ticks_of(f"proc/{pid}/task/{name}/stat")
-            if found is None:
+            used = self._ticks_of(f"proc/{pid}/task/{name}/stat")
+            if used is None:
                 continue
             before = self._threads.get(int(name))
-            threads[int(name)] = used, core = found
-            if before is None or used <= before[0]:
-                continue
-            grown = used - before[0]
-            each.append(grown)
-            if core == before[1]:
-                sure[core] = sure.get(core, 0) + grown
+            threads[int(name)] = used
+            if before is not None and used > before:
+                each.append(used - before)
         self._threads = threads
-        whole, last = self._ticks_of(f"proc/{pid}/stat"), self._process
-        self._process = whole[0] if whole is not None else None
-        grown = sum(each) if self._process is None or last is None else self._process - last
-        return sure, max(grown - sum(sure.values()), 0), each
+        return each
 
-    def _ticks_of(self, path: str) -> tuple[int, int] | None:
-        """What a process or thread has used in all, and the core that it was last on."""
-        # After the name, which may hold anything: state is the first field, utime the 12th, processor the 37th.
+    def _ticks_of(self, path: str) -> int | None:
+        """What a thread has used in all."""
+        # After the name, which may hold anything: state is the first field, utime the 12th.
         fields = self._text(path).rpartition(")")[2].split()
         try:
-            return int(fields[11]) + int(fields[12]), int(fields[36])
+            return int(fields[11]) + int(fields[12])
         except (IndexError, ValueError):
             return None
 

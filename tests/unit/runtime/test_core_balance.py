@@ -35,7 +35,7 @@ def test_a_core_that_is_stolen_from_is_left_and_says_why() -> None:
 
 
 def test_throttled_and_hot_cores_are_left_too() -> None:
-    for bad in (Core(throttles=1), Core(celsius=99, limit=100), Core(others=0.9), Core(celsius=500, limit=100)):
+    for bad in (Core(throttles=1), Core(celsius=99, limit=100), Core(celsius=500, limit=100)):
         balance = CoreBalance()
         run(balance, 0, 5, range(3), {0: WELL, 1: bad, 2: WELL})
         assert balance.avoided == (1,), bad
@@ -112,12 +112,12 @@ def test_a_core_that_leaves_the_cpuset_is_forgotten() -> None:
 
 def test_absurd_figures_cost_nothing_or_all_and_never_more() -> None:
     for value in (math.nan, math.inf, -math.inf, -5.0, 1e300):
-        found, _ = cost(Core(value, value, value, value, value))
+        found, _ = cost(Core(value, value, value, value))
         assert 0.0 <= found <= 1.0
 
 
 _FIGURE = st.floats(allow_nan=True, allow_infinity=True)
-_CORE = st.builds(Core, _FIGURE, _FIGURE, _FIGURE, st.none() | _FIGURE, st.none() | _FIGURE)
+_CORE = st.builds(Core, _FIGURE, _FIGURE, st.none() | _FIGURE, st.none() | _FIGURE)
 
 
 @settings(max_examples=60, deadline=None)

@@ -32,15 +32,11 @@ def write_thread(root: Path, thread: int, used: int, core: int) -> None:
     write(root, f"proc/{PID}/task/{thread}/stat", stat_line(thread, used, core))
 
 
-def write_process(root: Path, used: int) -> None:
-    write(root, f"proc/{PID}/stat", stat_line(PID, used, 0))
-
-
 #                user nice sys idle iowait irq soft steal
 IDLE = (100, 0, 0, 100, 0, 0, 0, 0)
 
 
-def test_steal_and_other_programs_are_told_from_the_agents_own_use(tmp_path: Path) -> None:
+def test_steal_is_a_share_of_the_cores_time_and_threads_that_work_are_counted(tmp_path: Path) -> None:
     figures = CoreFigures(tmp_path)
     write_stat(tmp_path, IDLE, IDLE)
     write_thread(tmp_path, 8, 0, 0)
@@ -49,31 +45,8 @@ def test_steal_and_other_programs_are_told_from_the_agents_own_use(tmp_path: Pat
     write_thread(tmp_path, 8, 80, 0)
     cores, busy = figures.read([0, 1], PID)
     assert cores[0].steal == pytest.approx(0.2)
-    assert cores[0].others == 0.0
-    assert cores[1].others == pytest.approx(0.6)
+    assert cores[1].steal == 0.0
     assert busy == 1
-
-
-def test_the_use_of_a_thread_that_changed_cores_is_held_against_none(tmp_path: Path) -> None:
-    figures = CoreFigures(tmp_path)
-    write_stat(tmp_path, IDLE, IDLE)
-    write_thread(tmp_path, 8, 0, 0)
-    figures.read([0, 1], PID)
-    write_stat(tmp_path, (150, 0, 0, 150, 0, 0, 0, 0), (150, 0, 0, 150, 0, 0, 0, 0))
-    write_thread(tmp_path, 8, 100, 1)
-    cores, _ = figures.read([0, 1], PID)
-    assert (cores[0].others, cores[1].others) == (0.0, 0.0)
-
-
-def test_threads_that_begin_and_end_between_two_looks_are_the_agents_own(tmp_path: Path) -> None:
-    figures = CoreFigures(tmp_path)
-    write_stat(tmp_path, IDLE)
-    write_process(tmp_path, 500)
-    figures.read([0], PID)
-    write_stat(tmp_path, (190, 0, 0, 110, 0, 0, 0, 0))
-    write_process(tmp_path, 590)
-    cores, _ = figures.read([0], PID)
-    assert cores[0].others == 0.0
 
 
 def test_many_threads_that_share_the_cores_that_are_left_want_one_each(tmp_path: Path) -> None:
