@@ -275,14 +275,21 @@ class Api:
         )
 
     async def scale(self, kind: str, namespace: str, name: str, uid: str, replicas: int, manager: str) -> bytes:
-        """Sets the count by the scale subresource; 409 when another object has the name now. Answers a Scale."""
+        """Sets the count by the scale subresource; 409 when another object has the name now. Answers a Scale.
+
+        Put, not patched: of a patch of this subresource the API server does not look at the UID.
+        """
         return await self.request(
-            "PATCH",
+            "PUT",
             RESOURCES[kind].path(namespace, name, "scale"),
             f"{kind}/scale",
             query={"fieldManager": manager},
-            body={"metadata": {"uid": uid}, "spec": {"replicas": replicas}},
-            content_type="application/merge-patch+json",
+            body={
+                "apiVersion": "autoscaling/v1",
+                "kind": "Scale",
+                "metadata": {"namespace": namespace, "name": name, "uid": uid},
+                "spec": {"replicas": replicas},
+            },
         )
 
     async def replace(self, manifest: Mapping[str, Any]) -> bytes:

@@ -61,7 +61,7 @@ class Rule:
 SERVED: Final = (
     Rule(GROUP, (PLURAL,), ("list", "watch"), "what is wanted"),
     Rule(GROUP, (f"{PLURAL}/status",), ("patch",), "what is"),
-    Rule(GROUP, (f"{PLURAL}/scale",), ("patch",), "the autoscaler's decisions"),
+    Rule(GROUP, (f"{PLURAL}/scale",), ("update",), "the autoscaler's decisions"),
     Rule("", ("pods",), ("create", "delete", "get", "list", "patch", "watch"), "the agents"),
     Rule(
         "",

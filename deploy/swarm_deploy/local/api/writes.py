@@ -68,6 +68,7 @@ class Writes(Deletes):
         self._check_subresource(resource, subresource)
         if subresource == "scale":
             live = self._live(resource, namespace, name)
+            _same_uid(resource, live, obj)
             return self._scale(resource, live, obj, manager=manager, dry_run=dry_run)
         obj, unknown = self._decode(resource, obj)
         warnings = self._unknown(resource, [*unknown, *problems], validation)
@@ -144,10 +145,6 @@ class Writes(Deletes):
     def _scale(self, resource: Resource, live: Object, scale: Any, *, manager: str, dry_run: bool) -> Result:
         if not resource.custom:
             raise method_not_allowed()
-        uid = ((scale or {}).get("metadata") or {}).get("uid")
-        if uid and uid != live["metadata"]["uid"]:
-            text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {live['metadata']['uid']}"
-            raise conflict(f"{resource.plural}/scale", resource.group, live["metadata"]["name"], text)
         version = ((scale or {}).get("metadata") or {}).get("resourceVersion")
         if version and version != live["metadata"]["resourceVersion"]:
             raise conflict(resource.plural, resource.group, live["metadata"]["name"], _MODIFIED)
@@ -344,6 +341,14 @@ def _counted(resource: Resource, obj: Object, live: Object) -> bool:
         return {k: v for k, v in obj.items() if k not in ignored} != {k: v for k, v in live.items() if k not in ignored}
     ignored = {"metadata", "status", "apiVersion", "kind"}
     return {k: v for k, v in obj.items() if k not in ignored} != {k: v for k, v in live.items() if k not in ignored}
+
+
+def _same_uid(resource: Resource, live: Object, scale: Any) -> None:
+    """What a Scale that is put names has to be the object; of one that is patched a real server does not look at it."""
+    uid = ((scale or {}).get("metadata") or {}).get("uid")
+    if uid and uid != live["metadata"]["uid"]:
+        text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {live['metadata']['uid']}"
+        raise conflict(f"{resource.plural}/scale", resource.group, live["metadata"]["name"], text)
 
 
 def _same(obj: Object, live: Object) -> bool:
