@@ -40,13 +40,13 @@ def _model_of(annotation: Any) -> type[Model] | None:
 
 
 def _without_nulls(value: Any, model: type[Model] | None) -> Any:
-    """A field that is null is left out, as the API server reads it; an unknown one stays, and is refused."""
+    """A null field, or entry of a map, is left out, as the API server does; an unknown field stays, to be refused."""
     if isinstance(value, list):
         return [_without_nulls(entry, model) for entry in value]
     if not isinstance(value, dict):
         return value
     if model is None:
-        return value  # a map of texts: null is no text
+        return {key: inner for key, inner in value.items() if inner is not None}
     known = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
     return {
         key: _without_nulls(inner, _model_of(known.get(key)))

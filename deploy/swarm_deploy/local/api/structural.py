@@ -54,9 +54,7 @@ def _prune(schema: Object, value: Any, path: str, unknown: list[str], *, root: b
         other = schema.get("additionalProperties")
         if schema.get("x-kubernetes-embedded-resource"):
             properties = {**properties, "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": _FREE}
-        keep = schema.get("x-kubernetes-preserve-unknown-fields") or (
-            not properties and not other and not root and _open(schema)
-        )
+        keep = schema.get("x-kubernetes-preserve-unknown-fields")
         out: Object = {}
         for key, inner in value.items():
             if root and key in _ROOT:
@@ -70,17 +68,13 @@ def _prune(schema: Object, value: Any, path: str, unknown: list[str], *, root: b
             else:
                 unknown.append(_join(path, key))
         return out
-    if isinstance(value, list) and isinstance(schema.get("items"), dict):
-        return [_prune(schema["items"], item, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
+    if isinstance(value, list) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        # Also where no list is expected, as an object where none is: what its objects hold is unknown.
+        return [_prune(schema.get("items") or {}, item, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
     return value
 
 
 _FREE: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-
-def _open(schema: Object) -> bool:
-    """Only a value of no declared type holds what it likes; an `object` without properties holds nothing."""
-    return schema.get("type") != "object"
 
 
 def prune_typed(kind: Type, value: Any, path: str, unknown: list[str]) -> Any:
@@ -120,12 +114,15 @@ def default(schema: Object, value: Any) -> Any:
                 out[key] = default(inner, out[key])
         other = schema.get("additionalProperties")
         if isinstance(other, dict):
-            for key in out:
-                if key not in properties:
-                    inner_value = out[key]
-                    if inner_value is None and "default" in other and not other.get("nullable"):
-                        inner_value = _fresh(other["default"])
-                    out[key] = default(other, inner_value)
+            for key in [key for key in out if key not in properties]:
+                inner_value = out[key]
+                if inner_value is None and not other.get("nullable"):
+                    if "default" not in other:
+                        if not other.get("x-kubernetes-preserve-unknown-fields"):
+                            del out[key]
+                        continue
+                    inner_value = _fresh(other["default"])
+                out[key] = default(other, inner_value)
         return out
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
         return [default(schema["items"], item) for item in value]
