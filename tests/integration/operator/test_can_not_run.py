@@ -35,7 +35,11 @@ async def says(client: Client, name: str, kind: str, reason: str) -> str:
         raise AssertionError((await client.get("Swarm", name)).get("status")) from None
 
 
-VOLUMES = [{"name": "v", "configMap": {"name": "rates"}}]
+#: A kubelet waits for the volumes that a container mounts, and for no other.
+TEMPLATE = {
+    "volumes": [{"name": "v", "configMap": {"name": "rates"}}],
+    "volumeMounts": [{"name": "v", "mountPath": "/rates"}],
+}
 CLAIM = {"medium": "PersistentVolumeClaim", "claimName": "kept"}
 TROUBLES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "no-such-node": ({"scheduling": {"nodeSelector": {"no": "such"}}}, "Ready", "NoNodes", "kubectl label node"),
@@ -76,7 +80,8 @@ async def test_a_swarm_that_can_not_run_says_why_and_what_to_do(
 
 async def test_a_missing_object_of_a_volume_is_named(client: Client, start: Callable[..., Operator]) -> None:
     await ready(start("--no-leader-election"), client)
-    await client.create(swarm("volume", compute={"podTemplate": {"volumes": VOLUMES}}))
+    # little of a core: a small node is to get as far as the volume
+    await client.create(swarm("volume", compute={"cpus": "50m", "podTemplate": TEMPLATE}))
 
     async def named() -> bool:
         message = (await client.condition("volume", "Degraded")).get("message", "")
