@@ -7,7 +7,6 @@ a figure of a kernel is the best of some repeats, as STREAM has it.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 
@@ -117,11 +116,6 @@ ROWS: tuple[Row, ...] = (
         goal=1,
     ),
 )
-
-with contextlib.suppress(ModuleNotFoundError):
-    from rows_strategy import ROWS as STRATEGY
-
-    ROWS = (*ROWS, *STRATEGY)
 
 if __name__ == "__main__":
     sys.exit(main(ROWS, OUTPUT, distributions=DISTRIBUTIONS))

@@ -139,7 +139,7 @@ class Foresight:
                 agent.deaths += 1
             agent.place, agent.seen = place, now
             agent.hazards.dead_after = self._dead_after()
-            if info.name in self._forecast_names(info.name):
+            if self._forecasts(info.name):
                 sampled[f"agent/{info.name}/cpu"] = info.cpu
                 sampled[f"agent/{info.name}/memory"] = float(info.rss)
         for info in present:
@@ -160,10 +160,10 @@ class Foresight:
         self._hand_over(now, present)
         return sampled
 
-    def _forecast_names(self, name: str) -> tuple[str, ...]:
+    def _forecasts(self, name: str) -> bool:
+        """Whether an agent's load and memory are forecast: those of the first `_AGENTS` are."""
         known = f"agent/{name}/cpu" in self._seconds.places
-        room = len(self._seconds.places) + 2 <= len(NODE_SERIES) + 2 * _AGENTS
-        return (name,) if known or room else ()
+        return known or len(self._seconds.places) + 2 <= len(NODE_SERIES) + 2 * _AGENTS
 
     def _hand_over(self, now: float, present: list[MemberInfo]) -> None:
         said = {
