@@ -57,6 +57,16 @@ def deleted_namespaces(cluster: TestCluster) -> dict[str | None, str]:
     return found
 
 
+def deleted_swarms(cluster: TestCluster) -> dict[tuple[str, str], str]:
+    """When each Swarm was deleted for the first time, by namespace and name."""
+    found: dict[tuple[str, str], str] = {}
+    for entry in entries(cluster):
+        about = entry["objectRef"]
+        if entry["verb"] == "delete" and about["resource"] == "swarms" and "subresource" not in about:
+            found.setdefault((about["namespace"], about["name"]), entry["stageTimestamp"])
+    return found
+
+
 def right(entry: dict[str, Any]) -> Right:
     about = entry["objectRef"]
     resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
@@ -66,9 +76,10 @@ def right(entry: dict[str, Any]) -> Right:
 @pytest.mark.embedded
 def test_nothing_was_refused_that_the_operator_asked_for(cluster: TestCluster) -> None:
     """But the lists of the whole cluster's pods, which a gang asks for, and goes without in namespaced mode, and of the
-    nodes, which is taken away in the test of that mode. A namespace that is deleted loses its Roles first."""
+    nodes, which is taken away in the test of that mode. A namespace that is deleted loses its Roles first. And who applies
+    the status of a Swarm that was deleted a moment ago would have to be allowed to make one."""
     foregone = {(("", "pods", "list"), None), (("", "nodes", "list"), None)}
-    ended = deleted_namespaces(cluster)
+    ended, gone = deleted_namespaces(cluster), deleted_swarms(cluster)
     refused = []
     for entry in requests(cluster):
         where = entry["objectRef"].get("namespace")
