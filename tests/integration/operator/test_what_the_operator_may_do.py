@@ -76,8 +76,8 @@ def right(entry: dict[str, Any]) -> Right:
 @pytest.mark.embedded
 def test_nothing_was_refused_that_the_operator_asked_for(cluster: TestCluster) -> None:
     """But the lists of the whole cluster's pods, which a gang asks for, and goes without in namespaced mode, and of the
-    nodes, which is taken away in the test of that mode. A namespace that is deleted loses its Roles first. And who applies
-    the status of a Swarm that was deleted a moment ago would have to be allowed to make one."""
+    nodes, which is taken away in the test of that mode. A namespace that is deleted loses its Roles first. And who
+    applies the status of a Swarm that was deleted a moment ago would have to be allowed to make one."""
     foregone = {(("", "pods", "list"), None), (("", "nodes", "list"), None)}
     ended, gone = deleted_namespaces(cluster), deleted_swarms(cluster)
     refused = []
