@@ -35,18 +35,11 @@ def held() -> Held:
 def make_volumes(tmp_path: Path, held: Held, *volumes: Object, **more: Any) -> Volumes:
     paths = NodePaths(tmp_path / "root", tmp_path / "pods", tmp_path / "logs", tmp_path / "shm", tmp_path / "memory")
     paths.make()
-    mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes]
     pod = {
         "metadata": {"name": "p", "namespace": "n", "uid": "u"},
-        "spec": {"volumes": list(volumes), "containers": [{"name": "c", "volumeMounts": mounts}]},
+        "spec": {"volumes": list(volumes), "containers": []},
     }
     return Volumes(paths, pod, held, {}, **more)
-
-
-def test_a_volume_that_no_container_mounts_is_not_looked_at(tmp_path: Path, held: Held) -> None:
-    made = make_volumes(tmp_path, held, {"name": "v", "configMap": {"name": "missing"}})
-    made.pod["spec"]["containers"][0]["volumeMounts"] = []
-    assert made.mount() == {}
 
 
 def test_a_reader_sees_all_files_of_one_moment(tmp_path: Path, held: Held) -> None:

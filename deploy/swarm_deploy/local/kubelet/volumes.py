@@ -112,18 +112,13 @@ class Volumes:
         return self.paths.pods / str(self.pod["metadata"]["uid"])
 
     def mount(self) -> dict[str, Path]:
-        """Make the volumes that a container mounts; returns their directories by name. To be called again is harmless.
+        """Make all volumes; returns their directories by name. To be called again is harmless.
 
         Raises:
             MountError: something is missing; whoever calls tries again later.
         """
-        spec = self.pod["spec"]
-        containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-        mounted = {mount["name"] for container in containers for mount in container.get("volumeMounts") or ()}
-        for volume in spec.get("volumes") or ():
+        for volume in self.pod["spec"].get("volumes") or ():
             name = volume["name"]
-            if name not in mounted:  # a real kubelet does not look at it, either
-                continue
             try:
                 self._held[name] = self._mount(name, volume)
             except (ConfigError, OSError) as error:
