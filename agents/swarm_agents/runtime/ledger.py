@@ -2,7 +2,8 @@
 
 An attempt that ends with its agent's death leaves no trace on the board but a number. So whoever declares a death notes
 first what the dead had in hand, a line of JSON each, appended with one system call, which the kernel does not mix with
-another's. A task that was begun as often as it may be is noted as set aside; readers join the two.
+another's. A task that was begun as often as it may be is noted as set aside. A sibling that is first sees only that the
+process is gone; how it ended is known to its parent alone, who notes that too. Readers join the three.
 
 Invariants: a note is for people and never decides anything; a failure to write one is of no consequence. Bounded: at
 `_FULL` bytes the file becomes the older of two.
@@ -45,12 +46,13 @@ from swarm_agents.shm.layout import (
 if TYPE_CHECKING:
     from swarm_agents.shm.board import Board
 
-__all__ = ["Death", "SetAside", "in_hand", "note_death", "note_set_aside", "read", "set_aside"]
+__all__ = ["Death", "Ended", "SetAside", "in_hand", "note_death", "note_end", "note_set_aside", "read", "set_aside"]
 
 #: Begins like the board's own file: it goes when the board goes.
 _FILE, _OLDER = "board.ledger", "board.ledger.older"
 _FULL = 256 << 10
-_WORD = 1 << 64
+#: What those say of a death who saw that a process had gone, not how.
+_GONE = ("process", "lock")
 
 
 class Death(msgspec.Struct, frozen=True, tag="death", tag_field="what"):
@@ -67,6 +69,14 @@ class Death(msgspec.Struct, frozen=True, tag="death", tag_field="what"):
     how: str = ""
 
 
+class Ended(msgspec.Struct, frozen=True, tag="end", tag_field="what"):
+    """How an agent's process ended, by its parent."""
+
+    agent: str
+    epoch: int
+    how: str
+
+
 class SetAside(msgspec.Struct, frozen=True, tag="aside", tag_field="what"):
     """A task was given up."""
 
@@ -77,6 +87,9 @@ class SetAside(msgspec.Struct, frozen=True, tag="aside", tag_field="what"):
     reason: str = ""
     #: What it was given: names, dtypes and shapes, no values.
     inputs: str = ""
+
+
+Note = Death | Ended | SetAside
 
 
 class InHand(msgspec.Struct, frozen=True):
@@ -137,7 +150,7 @@ def note_death(board: Board, index: int, epoch: int, how: str = "") -> list[SetA
     if not held:
         return []
     now, name, most = time.time(), board.member_name(index), board.max_attempts
-    notes: list[Death | SetAside] = []
+    notes: list[Note] = []
     lost = []
     for each in held:
         notes.append(Death(now, each.task, each.kernel, each.attempt, name, epoch, how))
@@ -148,12 +161,17 @@ def note_death(board: Board, index: int, epoch: int, how: str = "") -> list[SetA
     return lost
 
 
+def note_end(directory: Path, agent: str, epoch: int, how: str) -> None:
+    """Notes how an agent's process ended, for the deaths that others have declared: `killed by SIGALRM`."""
+    _append(directory, [Ended(agent, epoch, how)])
+
+
 def note_set_aside(directory: Path, task: str, kernel: str, attempts: int, reason: str, inputs: str = "") -> None:
     """Notes that an agent has given a task up."""
     _append(directory, [SetAside(time.time(), task, kernel, attempts, reason, inputs)])
 
 
-def _append(directory: Path, notes: list[Death | SetAside]) -> None:
+def _append(directory: Path, notes: list[Note]) -> None:
     lines = b"".join(msgspec.json.encode(note) + b"\n" for note in notes)
     with contextlib.suppress(OSError):
         descriptor = os.open(directory / _FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -165,9 +183,9 @@ def _append(directory: Path, notes: list[Death | SetAside]) -> None:
             os.close(descriptor)
 
 
-def read(directory: Path) -> list[Death | SetAside]:
+def read(directory: Path) -> list[Note]:
     """All notes, oldest first; torn lines are left out."""
-    decode = msgspec.json.Decoder(Death | SetAside).decode
+    decode = msgspec.json.Decoder(Note).decode
     notes = []
     for name in (_OLDER, _FILE):
         with contextlib.suppress(OSError):
@@ -181,11 +199,14 @@ def set_aside(directory: Path, most: int = 100) -> list[dict[str, Any]]:
     """The tasks that were set aside last, oldest first: plain JSON types, with who died over them."""
     died: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {}
     aside: dict[str, SetAside] = {}
-    for note in read(directory):
+    notes = read(directory)
+    ended = {(note.agent, note.epoch): note.how for note in notes if isinstance(note, Ended)}
+    for note in notes:
         if isinstance(note, SetAside):
             aside.setdefault(note.task, note)
-        else:
-            one = {"agent": note.agent, "epoch": note.epoch, "how": note.how, "time": note.time}
+        elif isinstance(note, Death):
+            how = ended.get((note.agent, note.epoch), note.how) if note.how in _GONE else note.how
+            one = {"agent": note.agent, "epoch": note.epoch, "how": how, "time": note.time}
             died.setdefault(note.task, {}).setdefault((note.agent, note.epoch, note.attempt), one)
     return [
         {

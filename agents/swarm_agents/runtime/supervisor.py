@@ -292,6 +292,7 @@ class Supervisor:
             self.declared(agent, time.monotonic())
             self.note_death(index, epoch, how)
             tasks = self.board.declare_dead(index, epoch)
+            ledger.note_end(self.board.directory, self.identity.pod, epoch, how)
             self.exported.fenced("exit")
             self.guard.follow_up(index, epoch, self._declared_at)
             self.events.record(

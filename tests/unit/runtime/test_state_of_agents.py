@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from swarm_agents.config import Checkpoints
-from swarm_agents.runtime.ledger import Death, SetAside, _append, note_set_aside, read, set_aside
+from swarm_agents.runtime.ledger import Death, SetAside, _append, note_end, note_set_aside, read, set_aside
 from swarm_agents.runtime.state import LIMIT, Durable
 from swarm_agents.runtime.store import Store
 
@@ -114,10 +114,13 @@ def test_a_state_that_is_too_large_or_has_no_encoding_is_refused_and_logged(tmp_
 def test_the_ledger_joins_deaths_to_the_tasks_that_were_set_aside(tmp_path: Path) -> None:
     one = Death(1.0, "0a", "a.b", 1, "risk-compute-0-a", 4, "killed by SIGKILL")
     two = Death(2.0, "0a", "a.b", 2, "risk-compute-1-a", 7, "heartbeat")
+    three = Death(2.0, "0a", "a.b", 3, "risk-compute-0-a", 9, "process")
     lost = SetAside(2.0, "0a", "a.b", 2, "too many", "float64[3]")
     _append(tmp_path, [one])
     _append(tmp_path, [two, lost])
-    _append(tmp_path, [two, lost])  # another watcher was as fast
+    _append(tmp_path, [two, three, lost])  # another watcher was as fast
+    note_end(tmp_path, "risk-compute-1-a", 7, "killed by SIGKILL")  # as a fenced agent is
+    note_end(tmp_path, "risk-compute-0-a", 9, "killed by SIGALRM")
     _append(tmp_path, [Death(3.0, "0b", "a.b", 1, "risk-compute-1-a", 8, "process")])
     with (tmp_path / "board.ledger").open("ab") as file:
         file.write(b'{"what":"dea')
@@ -127,6 +130,7 @@ def test_the_ledger_joins_deaths_to_the_tasks_that_were_set_aside(tmp_path: Path
     assert [(death["agent"], death["how"]) for death in listed["died"]] == [
         ("risk-compute-0-a", "killed by SIGKILL"),
         ("risk-compute-1-a", "heartbeat"),
+        ("risk-compute-0-a", "killed by SIGALRM"),
     ]
 
 
@@ -135,6 +139,6 @@ def test_the_ledger_is_bounded_and_keeps_the_newest(tmp_path: Path, monkeypatch:
     for number in range(200):
         note_set_aside(tmp_path, f"{number:02x}", "a.b", 3, "why")
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 4500
-    assert read(tmp_path)[-1].task == "c7"
+    assert [note.task for note in read(tmp_path) if isinstance(note, SetAside)][-1] == "c7"
     assert set_aside(tmp_path / "nowhere") == []
     assert len(set_aside(tmp_path, most=5)) == 5
