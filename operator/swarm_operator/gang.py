@@ -20,7 +20,8 @@ annotation pod-group-total-count); what comes later has the queue's label alone 
 bring Kueue's gate with them: should Kueue not manage them, they wait and say so, instead of starting one by one. The
 role-hash is given, for Kueue's own covers the affinity, which differs between pods that avoid different nodes. Agents
 that leave a group stay as terminating objects, with Kueue's finalizer, until Kueue has settled the group; their quota
-is free when they have succeeded.
+is free when they have succeeded. A group is not retriable (annotation retriable-in-group): else Kueue would keep one of
+which an agent has failed for ever, waiting for a replacement in the group, and its pods with it.
 
 `Volcano` and `Coscheduling` have a PodGroup; its minMember is the whole group until the first agent has a node, and 1
 from then on, for what is said above.
@@ -59,6 +60,7 @@ KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 KUEUE_GROUP: Final = "kueue.x-k8s.io/pod-group-name"
 KUEUE_COUNT: Final = "kueue.x-k8s.io/pod-group-total-count"
 KUEUE_ROLE: Final = "kueue.x-k8s.io/role-hash"
+KUEUE_RETRIABLE: Final = "kueue.x-k8s.io/retriable-in-group"
 KUEUE_MANAGED: Final = "kueue.x-k8s.io/managed"
 KUEUE_GATE: Final = "kueue.x-k8s.io/admission"
 VOLCANO_GROUP: Final = "scheduling.k8s.io/group-name"
@@ -329,7 +331,12 @@ def _kueue(
         found.extras = Extras(labels=queue, gates=(KUEUE_GATE,))
     else:
         label, found.withdraw = _group_of(swarm, agents, alive, count, revision, 0)
-        annotations = {KUEUE_COUNT: str(count), KUEUE_ROLE: revision, names.ANNOTATION_GANG: str(label)}
+        annotations = {
+            KUEUE_COUNT: str(count),
+            KUEUE_ROLE: revision,
+            KUEUE_RETRIABLE: "false",
+            names.ANNOTATION_GANG: str(label),
+        }
         found.extras = Extras({**queue, KUEUE_GROUP: label.group}, annotations, (KUEUE_GATE,))
     strangers = [agent for agent in waiting if agent.pod.labels.get(KUEUE_MANAGED) != "true"]
     if strangers:

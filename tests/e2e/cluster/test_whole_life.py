@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -25,6 +26,8 @@ from support.kubectl import Kubectl, manifest
 from support.load import Load
 from support.steady import Work
 from support.waiting import eventually
+from swarm_agents.client.session import Session
+from swarm_agents.errors import Unreachable, WrongKey
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -267,6 +270,30 @@ def test_a_live_field_reaches_the_agents_without_a_restart(kubectl: Kubectl, wor
     eventually(observed, "every agent to acknowledge the new settings", 60, pause=0.2)
     assert {pod["metadata"]["uid"] for pod in pods(kubectl)} == before
     work.answers(20, "with the new settings")
+
+
+def test_keys_are_renewed_under_load_and_the_old_ones_refused(kubectl: Kubectl, work: Work) -> None:
+    assert work.doorway is not None, "the work was never begun: see the failure before"
+    before = {pod["metadata"]["uid"] for pod in pods(kubectl)}
+    old = work.doorway.find()
+    renewals = kubectl.get("swarm", NAME)["status"].get("keys", {}).get("renewals", 0)
+    patch(kubectl, {"security": {"keyOverlap": "0s"}})
+    kubectl("annotate", "swarm", NAME, "agentswarm.dev/rotate-keys=once")
+
+    def renewed() -> bool:
+        status = kubectl.get("swarm", NAME)["status"]
+        holds = [each for each in status["conditions"] if each["type"] == "KeysRenewing" and each["status"] == "False"]
+        return bool(status.get("keys", {}).get("renewals", 0) > renewals and holds)
+
+    eventually(renewed, "the keys to be renewed", 240, pause=0.5)
+    now = work.doorway.find()
+    assert {now.public_key, now.server_key}.isdisjoint({old.public_key, old.server_key})
+    hubs = tuple(msgspec.structs.replace(hub, public_key=now.server_key) for hub in now.hubs)
+    with pytest.raises((WrongKey, Unreachable)):
+        Session(msgspec.structs.replace(old, hubs=hubs, server_key=now.server_key), timeout=5, retry_window=0).close()
+    Session(now, timeout=30, retry_window=0).close()  # the hubs were there, and refused the old key alone
+    work.answers(100, "with the new keys")
+    assert {pod["metadata"]["uid"] for pod in pods(kubectl)} == before, "no pod was replaced"
 
 
 def rolled(kubectl: Kubectl, work: Work, spec: Object) -> None:
