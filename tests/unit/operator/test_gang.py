@@ -224,7 +224,9 @@ def test_kueues_start_is_one_pod_group_with_its_gate() -> None:
         assert meta["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
         assert meta["labels"]["kueue.x-k8s.io/pod-group-name"].startswith("risk-")
         assert meta["annotations"]["kueue.x-k8s.io/pod-group-total-count"] == "4"
-        assert meta["annotations"]["kueue.x-k8s.io/retriable-in-group"] == "false", "a lost agent must not hold the rest"
+        assert meta["annotations"]["kueue.x-k8s.io/retriable-in-group"] == "false", (
+            "a lost agent must not hold the rest"
+        )
         assert meta["annotations"]["kueue.x-k8s.io/role-hash"] == plan(make_snapshot(kueue()), 0.0).revision
         assert pod["spec"]["schedulingGates"] == [{"name": KUEUE_GATE}]
         kubernetes_validate.validate(pod, "1.36", strict=True)
