@@ -62,6 +62,8 @@ _TOLD: Final = {
     "Fenced": "Warning",
     "HubBack": "Normal",
     "HubLost": "Warning",
+    "NodeRecovered": "Normal",
+    "NodeSlowed": "Warning",
     "OverloadEased": "Normal",
     "Overloaded": "Warning",
     "PlacementMet": "Normal",

@@ -28,6 +28,7 @@ from swarm_agents.resource.headroom import Headroom
 from swarm_agents.resource.hub import Hub
 from swarm_agents.resource.rest import Rest
 from swarm_agents.resource.sensing import Reading, make_sensors
+from swarm_agents.resource.weights import Weights
 from swarm_agents.runtime.agent import AsyncAgent
 from swarm_agents.wire.keys import load_keys
 from swarm_agents.wire.report import describe_board
@@ -72,7 +73,8 @@ class ResourceAgent(AsyncAgent):
         self.headroom = Headroom()
         self.degrade = Degrade(context.board, context.tell)
         self.caps = Caps(context.board, lambda: context.settings.sensing, context.tell)
-        self.lookers: list[Looker] = [self.foresight, self.headroom, self.degrade, self.caps]
+        self.weights = Weights(context.board, context.tell)
+        self.lookers: list[Looker] = [self.foresight, self.headroom, self.degrade, self.caps, self.weights]
         self.unwell: set[str] = set()
         self.keys = load_keys(self.context.identity.keys_dir)
 
@@ -192,7 +194,7 @@ class ResourceAgent(AsyncAgent):
             self.hub,
             self.sensors,
             self.foresight,
-            [self.degrade.metrics, self.caps.metrics],
+            [self.degrade.metrics, self.caps.metrics, self.weights.metrics],
         )
 
     def kernels(self) -> list[dict[str, str]]:
@@ -224,6 +226,7 @@ class ResourceAgent(AsyncAgent):
             "foresight": self.foresight.report(),
             "overload": self.degrade.report(),
             "caps": self.caps.report(),
+            "placement": self.weights.report(),
         }
 
 

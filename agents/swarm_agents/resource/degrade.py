@@ -57,7 +57,9 @@ class Degrade:
         # Who computes is asked only where it matters: a board has many members.
         matters = max(waits) > overload.target
         workers = sum(info.alive and str(info.role) in _COMPUTES for info in board.members()) if matters else 1
-        change = overload.look(now, waits, workers)
+        pressure = readings.get("pressure")
+        full = pressure.series.get("pressure_full_ratio", {}) if pressure is not None else {}
+        change = overload.look(now, waits, workers, full.get("memory", 0.0))
         if change is not None or overload.level:
             refuse(board.mapping, int(overload.level), overload.retry_after, HOLDS, stamp * 1e-9)
         if change is not None:
@@ -80,6 +82,7 @@ class Degrade:
             "state": overload.level.name,
             "retryAfterSeconds": overload.retry_after if overload.level else 0.0,
             "oldestWaitSeconds": {str(lane): overload.waits[lane.lane] for lane in Priority},
+            "waitingForMemoryRatio": overload.memory,
         }
 
     def metrics(self) -> Iterable[Metric]:

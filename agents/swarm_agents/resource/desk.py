@@ -25,7 +25,7 @@ from msgspec import Struct
 from swarm_agents.config import Priority, Role
 from swarm_agents.errors import Fenced, PayloadTooLarge, SwarmFull, TaskCancelled, to_wire
 from swarm_agents.shm.layout import GEN_MASK, H_PAGE_BYTES, H_PAGES, H_PAGES_USED, H_STATES_AT, R_CANCELLED, READY
-from swarm_agents.shm.pace import read_pace
+from swarm_agents.shm.pace import read_pace, read_weight
 from swarm_agents.shm.places import is_fenced
 from swarm_agents.shm.shedding import refused_from
 from swarm_agents.shm.stats import read_depths
@@ -103,6 +103,7 @@ class Desk:
         self._room = board.geometry.task_slots // len(_LANES)
         self._workers = self._idle = 0
         self._members_at = self._mean_at = float("-inf")
+        #: Seconds that a task takes with all of its core.
         self._mean = 0.0
         self._runs: Any = None
         self._closed = threading.Event()
@@ -317,8 +318,8 @@ class Desk:
         used = struct.unpack_from("<q", self._board.mapping.view, H_PAGES_USED * 8)[0]
         room_bytes = max(0, (words[H_PAGES] - used) * words[H_PAGE_BYTES])
         refuses = refused_from(self._board.mapping, now)
-        # Agents that rest for a cap of power or heat take that much longer for what waits here.
-        pace = self._mean / read_pace(self._board.mapping, now)
+        # Agents that rest for a cap of power or heat, or get less than their cores, take that much longer.
+        pace = self._mean / (read_pace(self._board.mapping, now) * read_weight(self._board.mapping, now))
         return Load(self._workers, self._idle, depth, room, pace, room_bytes, refuses)
 
     def run_time(self, kernel: str) -> float | None:
@@ -350,7 +351,9 @@ class Desk:
         fresh = [now - then for now, then in zip(runs, before, strict=True)]
         if count := sum(fresh):
             finite = (*bounds[:-1], bounds[-2])
-            self._mean = sum(n * bound for n, bound in zip(fresh, finite, strict=True)) / count
+            took = sum(n * bound for n, bound in zip(fresh, finite, strict=True)) / count
+            # What slows the node now has slowed these: `load` reckons with it as it is when it is asked.
+            self._mean = took * read_weight(self._board.mapping)
 
     def _learn(self, kernel: str, run: float, size: int) -> None:
         if run > 0:

@@ -323,6 +323,12 @@ ACTION: Final = Table(
         "How much of their time agents may work, so that the node keeps below its cap of power or heat; 1 without",
     ),
     Declared(
+        "swarm_node_weight_ratio",
+        "gauge",
+        "How much of their cores' time agents get: 1 less what the hypervisor, heat and waiting for memory take off; "
+        "other nodes' hubs reckon with it",
+    ),
+    Declared(
         "swarm_node_oldest_wait_seconds",
         "gauge",
         "How long the task that has waited longest to be begun has been on the node's board; 0 when none waits",

@@ -10,6 +10,9 @@ the mean. Depth says less: a thousand tasks of a microsecond are nothing.
     SHED_BULK ──▶ SHED_NORMAL critical or high work has, or normal work itself above `OWN` times the target
     and back                  what led there has been below half the target for as long as `hold`
 
+Memory leads there too: while for a tenth of the time nobody on the node can go on for want of it (PSI, full) bulk work
+is refused, and normal work from `MEMORY[SHED_NORMAL]` on. More work would make the node thrash and finish less.
+
 A level is refused to new tasks only: what was accepted is answered. Critical and high work are never refused. What is
 less urgent is refused long before it would itself be hurt by waiting, and where it does no harm to others it may wait
 `OWN` times longer: a batch of bulk tasks that nobody else is held up by is no overload.
@@ -32,7 +35,7 @@ from msgspec import Struct
 
 from swarm_agents.config import Priority
 
-__all__ = ["LONGEST_HOLD", "OWN", "TARGET", "WINDOW", "Change", "Level", "Overload"]
+__all__ = ["LONGEST_HOLD", "MEMORY", "OWN", "TARGET", "WINDOW", "Change", "Level", "Overload"]
 
 #: Seconds that the oldest task may wait.
 TARGET = 1.0
@@ -58,6 +61,10 @@ class Level(enum.IntEnum):
     NORMAL = 0
     SHED_BULK = 1
     SHED_NORMAL = 2
+
+
+#: The share of time in which everybody waits for memory that leads to a level.
+MEMORY = {Level.SHED_BULK: 0.1, Level.SHED_NORMAL: 0.3}
 
 
 class Change(Struct, frozen=True):
@@ -93,6 +100,7 @@ class Overload:
         self.level = Level.NORMAL
         self.target, self.window = target, window
         self.waits: tuple[float, ...] = (0.0,) * len(Priority)
+        self.memory = 0.0
         self._above = {level: _Since() for level in Level}
         self._calm = _Since()
         self._hold = dict.fromkeys(Level, window)
@@ -104,11 +112,14 @@ class Overload:
         """Seconds after which a refused task is worth another try."""
         return min(max(max(self.waits) / 4, _RETRY_LEAST), _RETRY_MOST)
 
-    def look(self, now: float, waits: Sequence[float], workers: int = 1) -> Change | None:
+    def look(self, now: float, waits: Sequence[float], workers: int = 1, memory: float = 0.0) -> Change | None:
         """Takes what the oldest tasks have waited, by lane, critical first; returns a change of level.
 
-        `workers`: agents that compute here. Without any, waiting says nothing about load: the level is left in time.
+        Args:
+            workers: agents that compute here. Without any, waiting says nothing about load: the level is left in time.
+            memory: the share of time in which everybody on the node waits for memory.
         """
+        self.memory = memory if 0.0 < memory <= 1.0 else 0.0
         clean = tuple(wait if math.isfinite(wait) and wait > 0 else 0.0 for wait in waits)
         self.waits = clean if workers > 0 else (0.0,) * len(clean)
         if not 0 <= now - self._last <= _GAP + self.window:
@@ -126,10 +137,11 @@ class Overload:
         return None
 
     def _strain(self, level: Level) -> tuple[float, int]:
-        """What leads to a level, as a share of what is bearable: the greatest, and its lane."""
+        """What leads to a level, as a share of what is bearable: the greatest, and its lane, or beyond them memory."""
         own = len(Priority) - level
         strains = [wait / self.target for wait in self.waits[:own]] + [self.waits[own] / (OWN * self.target)]
-        worst = max(range(own + 1), key=strains.__getitem__)
+        strains += [0.0] * (len(Priority) - len(strains)) + [self.memory / MEMORY[level]]
+        worst = max(range(len(strains)), key=strains.__getitem__)
         return strains[worst], worst
 
     def _raise(self, now: float, level: Level) -> Change:
@@ -138,6 +150,12 @@ class Overload:
         else:
             self._hold[level] = self.window
         lane = self._strain(level)[1]
+        if lane == len(Priority):
+            return self._go(
+                level,
+                f"everybody on the node has waited for memory for more than {MEMORY[level]:.0%} of the time at every "
+                f"look for {self.window:g} s, last for {self.memory:.0%}",
+            )
         bearable = self.target * (OWN if lane == len(Priority) - level else 1.0)
         cause = (
             f"{list(Priority)[lane]} work has waited for more than {bearable:g} s at every look for "

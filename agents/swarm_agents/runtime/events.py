@@ -32,6 +32,8 @@ TOLD = frozenset(
         "Fenced",
         "HubBack",
         "HubLost",
+        "NodeRecovered",
+        "NodeSlowed",
         "OverloadEased",
         "Overloaded",
         "PlacementMet",

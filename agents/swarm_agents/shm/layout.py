@@ -81,6 +81,7 @@ H_FAILOVERS = 96  # how many failover records were begun
 H_PARKED = 104  # bitmap of parked members: up to 64 words
 H_OVERLOAD = 168  # which lanes are refused, and until when: see `shedding`
 H_PACE = 176  # how much of their time agents work, and until when: see `pace`
+H_WEIGHT = 184  # how much of their cores' time they get, and until when: see `pace`
 H_UID_AT = 2048  # bytes: length word, then text
 UID_MAX = 240
 H_FAILOVER_AT = 2304  # bytes

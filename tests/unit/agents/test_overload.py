@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm_agents.resource.overload import LONGEST_HOLD, OWN, TARGET, WINDOW, Change, Level, Overload
+from swarm_agents.resource.overload import LONGEST_HOLD, MEMORY, OWN, TARGET, WINDOW, Change, Level, Overload
 
 STEP = 0.1
 QUIET = (0.0, 0.0, 0.0, 0.0)
@@ -20,10 +20,10 @@ class Run:
     def __init__(self) -> None:
         self.overload, self.now, self.changes = Overload(), 100.0, list[tuple[float, Change]]()
 
-    def go(self, seconds: float, *waits: float, workers: int = 1) -> Level:
+    def go(self, seconds: float, *waits: float, workers: int = 1, memory: float = 0.0) -> Level:
         for _ in range(round(seconds / STEP)):
             self.now += STEP
-            change = self.overload.look(self.now, waits or QUIET, workers)
+            change = self.overload.look(self.now, waits or QUIET, workers, memory)
             if change is not None:
                 self.changes.append((self.now, change))
         return self.overload.level
@@ -64,6 +64,20 @@ def test_a_batch_that_holds_up_nobody_else_may_wait_longer(level):
     assert run.go(20 * WINDOW, *waits) < level
     waits[own] = 1.1 * OWN * TARGET
     assert run.go(20 * WINDOW, *waits) >= level
+
+
+def test_a_node_on_which_everybody_waits_for_memory_refuses_work_whatever_its_queues_say():
+    run = Run()
+    assert run.go(30, memory=0.9 * MEMORY[Level.SHED_BULK]) is Level.NORMAL
+    assert run.go(30, memory=1.1 * MEMORY[Level.SHED_BULK], workers=0) is Level.SHED_BULK
+    assert run.go(30, memory=1.1 * MEMORY[Level.SHED_NORMAL]) is Level.SHED_NORMAL
+    assert all("memory" in change.cause for _, change in run.changes)
+    assert run.go(60) is Level.NORMAL
+
+
+@pytest.mark.parametrize("absurd", [math.nan, math.inf, -1.0, 1.5])
+def test_a_share_of_waiting_for_memory_that_can_not_be_is_none(absurd):
+    assert Run().go(10, memory=absurd) is Level.NORMAL
 
 
 def test_it_recovers_by_itself_one_level_at_a_time():
