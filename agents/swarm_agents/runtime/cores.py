@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["Code", "Cores", "format_cpus", "observe", "parse_cpus", "pin"]
+from swarm_agents.cpulist import format_cpus, parse_cpus
+
+__all__ = ["Code", "Cores", "observe", "pin"]
 
 
 #: Where the cgroup's cpuset stands: of version 2, and of version 1 by newer and older kernels.
@@ -63,33 +65,6 @@ class Cores:
     def threads(self) -> int:
         """How many threads a parallel kernel can use at once."""
         return max(len(self.cpus), 1)
-
-
-def parse_cpus(text: str) -> frozenset[int]:
-    """The CPUs of a list as the kernel writes it, `0-2,5`.
-
-    Raises:
-        ValueError: it is not such a list.
-    """
-    cpus: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, dash, last = part.partition("-")
-        low, high = int(first), int(last) if dash else int(first)
-        if not 0 <= low <= high < 1 << 16:
-            raise ValueError(f"{part!r} is not a range of CPUs")
-        cpus.update(range(low, high + 1))
-    return frozenset(cpus)
-
-
-def format_cpus(cpus: Iterable[int]) -> str:
-    """`0-2,5` for {0, 1, 2, 5}."""
-    parts: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if parts and cpu == parts[-1][-1] + 1:
-            parts[-1][1:] = [cpu]
-        else:
-            parts.append([cpu])
-    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cores:

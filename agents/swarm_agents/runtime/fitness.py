@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarm_agents.runtime.cores import Code, Cores, format_cpus, parse_cpus
+from swarm_agents.cpulist import format_cpus, parse_cpus
+from swarm_agents.runtime.cores import Code, Cores
 
 __all__ = ["NUMA", "PINNING", "Wishes", "numa_nodes", "report"]
 

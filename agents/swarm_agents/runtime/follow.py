@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm_agents.config import SETTINGS_FILE, decode_settings
+from swarm_agents.cpulist import format_cpus
 from swarm_agents.runtime import cores
 from swarm_agents.runtime.control import RefusedError
 from swarm_agents.runtime.corebalance import CoreBalance
@@ -34,7 +35,7 @@ async def follow_cores(supervisor: Supervisor, root: Path = Path("/")) -> None:
         now = cores.observe(root=root)
         if now != supervisor.cores:
             pinned = supervisor.wishes.pins and cores.pin(now, root=root) and _pin_agent(supervisor, now)
-            supervisor.events.record("CoresChanged", cpus=cores.format_cpus(now.cpus), reason=now.reason, pinned=pinned)
+            supervisor.events.record("CoresChanged", cpus=format_cpus(now.cpus), reason=now.reason, pinned=pinned)
             await supervisor.moved(now)
         elif supervisor.wishes.pins and time.monotonic() >= due:
             due = time.monotonic() + _BALANCE_INTERVAL

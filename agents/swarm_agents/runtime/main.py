@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from swarm_agents.config import SETTINGS_FILE, Identity, Role, Settings, board_directory, decode_settings
+from swarm_agents.cpulist import format_cpus
 from swarm_agents.runtime import cores, logs
 from swarm_agents.runtime.fitness import Wishes
 
@@ -76,7 +77,7 @@ def _run(began: float) -> int:
     settings = load_settings(identity)
     logs.set_level(settings.runtime.log_level)
     if wishes.pins and not cores.pin(cores_):
-        log.warning("the kernel refused to pin this process", cpus=cores.format_cpus(cores_.cpus))
+        log.warning("the kernel refused to pin this process", cpus=format_cpus(cores_.cpus))
 
     from swarm_agents.runtime import http
 
@@ -114,7 +115,7 @@ def _run(began: float) -> int:
         "the supervisor is warm",
         seconds=round(time.monotonic() - began, 3),
         cache_files_seeded=seeded,
-        cpus=cores.format_cpus(cores_.cpus),
+        cpus=format_cpus(cores_.cpus),
         cores_exclusive=cores_.exclusive,
         cores_reason=cores_.reason,
         node=identity.node,

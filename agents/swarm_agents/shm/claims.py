@@ -153,6 +153,21 @@ def _claim_queue(base: int, lane: int, port: int, member: int, epoch: int, now: 
     return 0
 
 
+@jit
+def _round(bits: int, words: int, start: int, step: int) -> tuple[int, int]:
+    """A step of one round of a bitmap from bit `start` on: a word's index, and those of its bits that are due.
+
+    Of `words + 1` steps the first has the upper bits of the word that `start` lies in, the last its lower ones.
+    """
+    index = ((start >> 6) + step) % words
+    due = load(bits + index * 8)
+    if step == 0:
+        due &= -1 << (start & 63)
+    elif step == words:
+        due &= ~(-1 << (start & 63))
+    return index, due
+
+
 _NEAR_IN_A_ROW = 3
 
 
@@ -185,12 +200,7 @@ def _claim_near(base: int, lane: int, member: int, epoch: int, scratch: int) -> 
     bits = lane_at(base, lane) + L_MAPS
     last = peek(scratch + X_NEAR_PORT * 8)
     for step in range(words + 1):
-        index = ((last >> 6) + step) % words
-        ports = load(bits + index * 8)
-        if step == 0:
-            ports &= -2 << (last & 63)
-        elif step == words:
-            ports &= ~(-2 << (last & 63))
+        index, ports = _round(bits, words, last + 1, step)
         while ports != 0:
             bit = ctz(ports)
             ports &= ~(1 << bit)
@@ -229,14 +239,8 @@ def try_claim(base: int, member: int, epoch: int, first: int, last: int, scratch
                 return got
         bits = at + L_MAPS
         start = load(at + L_CURSOR)
-        # One round from the cursor: its word's upper bits, the other words, its word's lower bits.
         for step in range(words + 1):
-            index = ((start >> 6) + step) % words
-            ports = load(bits + index * 8)
-            if step == 0:
-                ports &= -1 << (start & 63)
-            elif step == words:
-                ports &= ~(-1 << (start & 63))
+            index, ports = _round(bits, words, start, step)
             while ports != 0:
                 bit = ctz(ports)
                 ports &= ~(1 << bit)

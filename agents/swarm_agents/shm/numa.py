@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from swarm_agents.cpulist import parse_cpus
 from swarm_agents.shm.layout import H_PAGE_BYTES, H_PAGES, H_PAGES_AT, H_SIZE, X_HOME, X_HOME_END, X_PAGE_ROTOR
 
 __all__ = ["ROOT", "Segment", "begin_at_home", "bind", "home", "nodes", "segments", "settle"]
@@ -51,7 +52,7 @@ def nodes(root: Path | None = None) -> dict[int, frozenset[int]]:
     root = root or Path(os.environ.get(ROOT) or "/")
     found: dict[int, frozenset[int]] = {}
     try:
-        with_memory = _list((root / _NODES / "has_memory").read_text())
+        with_memory = parse_cpus((root / _NODES / "has_memory").read_text())
     except (OSError, ValueError):
         with_memory = None
     for folder in (root / _NODES).glob("node[0-9]*"):
@@ -59,24 +60,12 @@ def nodes(root: Path | None = None) -> dict[int, frozenset[int]]:
         if not number.isdecimal() or int(number) >= _MOST:
             continue
         try:
-            cpus = _list((folder / "cpulist").read_text())
+            cpus = parse_cpus((folder / "cpulist").read_text())
         except (OSError, ValueError):
             continue
         if with_memory is None or int(number) in with_memory:
             found[int(number)] = cpus
     return dict(sorted(found.items()))
-
-
-def _list(text: str) -> frozenset[int]:
-    """The numbers of a list as the kernel writes it, `0-2,5`."""
-    found: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, dash, last = part.partition("-")
-        low, high = int(first), int(last) if dash else int(first)
-        if not 0 <= low <= high < 1 << 16:
-            raise ValueError(f"{part!r} is not a range")
-        found.update(range(low, high + 1))
-    return frozenset(found)
 
 
 def home(cpus: Collection[int], among: Mapping[int, frozenset[int]]) -> int | None:

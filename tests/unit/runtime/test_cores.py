@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm_agents.cpulist import format_cpus, parse_cpus
 from swarm_agents.runtime import cores
 
 
@@ -32,17 +33,17 @@ def affinity(monkeypatch: pytest.MonkeyPatch):
 
 @given(st.sets(st.integers(0, 300)))
 def test_a_list_of_cpus_is_read_back_as_it_was_written(cpus: set[int]) -> None:
-    assert cores.parse_cpus(cores.format_cpus(cpus)) == cpus
+    assert parse_cpus(format_cpus(cpus)) == cpus
 
 
 def test_ranges_are_written_short() -> None:
-    assert cores.format_cpus([5, 0, 2, 1]) == "0-2,5"
+    assert format_cpus([5, 0, 2, 1]) == "0-2,5"
 
 
 @pytest.mark.parametrize("text", ["x", "3-1", "1-", "-1", "1;2", "99999999"])
 def test_what_is_no_list_of_cpus_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        cores.parse_cpus(text)
+        parse_cpus(text)
 
 
 def test_an_agent_with_all_cpus_of_the_machine_shares_them(tmp_path: Path, affinity) -> None:

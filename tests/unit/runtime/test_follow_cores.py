@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from swarm_agents.cpulist import format_cpus
 from swarm_agents.runtime import cores
 from swarm_agents.runtime.corebalance import Core, CoreBalance
 from swarm_agents.runtime.fitness import Wishes
@@ -74,7 +75,7 @@ async def until(true: Callable[[], bool]) -> None:
 def test_the_agent_is_pinned_again_when_its_cpuset_shrinks_and_when_it_grows(
     two: tuple[int, int], process: int, tmp_path: Path
 ) -> None:
-    both = cores.format_cpus(two)
+    both = format_cpus(two)
     write_cpuset(tmp_path, both)
 
     async def follow() -> None:
@@ -85,7 +86,7 @@ def test_the_agent_is_pinned_again_when_its_cpuset_shrinks_and_when_it_grows(
         supervisor = FakeSupervisor(there, process)
         following = asyncio.get_running_loop().create_task(follow_cores(supervisor, tmp_path))  # type: ignore[arg-type]
         for cpus in ({two[1]}, set(two), {two[0]}):
-            write_cpuset(tmp_path, cores.format_cpus(cpus))
+            write_cpuset(tmp_path, format_cpus(cpus))
             await until(lambda cpus=cpus: os.sched_getaffinity(process) == cpus)  # type: ignore[misc]
             assert os.sched_getaffinity(0) == cpus
             assert set(supervisor.cores.cpus) == cpus
@@ -99,7 +100,7 @@ def test_the_agent_is_pinned_again_when_its_cpuset_shrinks_and_when_it_grows(
 def test_an_affinity_that_somebody_else_narrowed_is_believed_though_the_cpuset_is_wider(
     two: tuple[int, int], tmp_path: Path
 ) -> None:
-    write_cpuset(tmp_path, cores.format_cpus(two))
+    write_cpuset(tmp_path, format_cpus(two))
     os.sched_setaffinity(0, {two[0]})
     there = cores.observe({}, tmp_path)
     assert there.cpus == (two[0],)
@@ -110,7 +111,7 @@ def test_an_affinity_that_somebody_else_narrowed_is_believed_though_the_cpuset_i
 def test_an_affinity_that_is_narrowed_later_is_believed_and_so_is_that_it_is_widened_again(
     two: tuple[int, int], tmp_path: Path
 ) -> None:
-    write_cpuset(tmp_path, cores.format_cpus(two))
+    write_cpuset(tmp_path, format_cpus(two))
     os.sched_setaffinity(0, two)
     cores.pin(cores.observe({}, tmp_path), root=tmp_path)
     for there in ((two[1],), two):

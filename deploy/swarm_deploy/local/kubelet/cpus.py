@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm_agents.runtime.cores import format_cpus, parse_cpus
+from swarm_agents.cpulist import format_cpus, parse_cpus
 
 __all__ = ["Assignment", "CpuManager", "real_cpus", "whole_cpus"]
 
