@@ -221,6 +221,9 @@ class DeletePod(Action):
     stage: ClassVar[int] = 3
     uid: str
     why: str
+    #: How its agent said that it is when this was decided. It stays if that has changed since: it may have been let go
+    #: on, and be busy. Empty: whatever it says.
+    state: str = ""
 
     def describe(self) -> str:
         return f"Delete {self.kind}/{self.name}: {self.why}"

@@ -112,6 +112,8 @@ class Executor:
         self.leads = leads
         self._limit = asyncio.Semaphore(_GLOBAL)
         self._asking: dict[str, asyncio.Task[None]] = {}
+        #: UIDs of pods that are told to go on: what they have said before does not count any more.
+        self._resuming: set[str] = set()
         #: Told of a Swarm whose agents said something new, and how soon (seconds) to look at it again.
         self.on_news: Callable[[Key, float], None] = lambda key, delay: None
         self._now = now
@@ -131,7 +133,7 @@ class Executor:
         for stage in sorted({action.stage for action in plan.actions}):
             if stage == 1 and outcome.failures:
                 continue
-            batch = [action for action in plan.actions if action.stage == stage]
+            batch = [action for action in plan.actions if action.stage == stage and self._stands(action)]
             results = await asyncio.gather(
                 *(self._bounded(own, action, snapshot, plan) for action in batch), return_exceptions=True
             )
@@ -144,6 +146,15 @@ class Executor:
                     outcome.done.append(action)
         self._note_refusals(snapshot.key, outcome)
         return outcome
+
+    def _stands(self, action: Action) -> bool:
+        """False for deleting an agent that is not as it was when that was decided, by its last answer, or that is being
+        told to go on. The next plan, made of its answer, decides anew.
+        """
+        if not isinstance(action, DeletePod) or not action.state:
+            return True
+        report = self._agents.reports((action.uid,)).get(action.uid)
+        return report is not None and report.state == action.state and action.uid not in self._resuming
 
     def _note_refusals(self, key: Key, outcome: Outcome) -> None:
         """Remembers since when no pod could be made; that is forgotten once one is, or none is wanted."""
@@ -312,7 +323,13 @@ class Executor:
             return  # the next plan, made of its answer, asks again if that is still needed
         task = asyncio.create_task(self._asked(action, snapshot, plan), name=f"ask {action.name}")
         self._asking[action.uid] = task
-        task.add_done_callback(lambda _: self._asking.pop(action.uid, None))
+        if isinstance(action, ResumePod):
+            self._resuming.add(action.uid)
+        task.add_done_callback(lambda _: self._answered(action.uid))
+
+    def _answered(self, uid: str) -> None:
+        self._asking.pop(uid, None)
+        self._resuming.discard(uid)
 
     async def _asked(
         self, action: AskAgent | PushSettings | DrainPod | ResumePod, snapshot: Snapshot, plan: Plan

@@ -234,7 +234,8 @@ def _pod_actions(
         pod = agent.pod
         actions.append(ResumePod("Pod", pod.name, pod.uid, pod.ip, pod.restarts, pod.ports))
     for agent, why in decision.delete:
-        actions.append(DeletePod("Pod", agent.pod.name, agent.pod.uid, why))
+        state = agent.report.state if agent.report and agent.alive and agent.running else ""
+        actions.append(DeletePod("Pod", agent.pod.name, agent.pod.uid, why, state))
     return actions
 
 

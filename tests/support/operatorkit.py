@@ -171,8 +171,17 @@ class World:
         self.pods[pod.name] = pod
         self.tasks[pod.uid] = tasks
 
+    def stands(self, action: Action) -> bool:
+        """Whether it is carried out at all: see `Executor`."""
+        if not isinstance(action, DeletePod) or not action.state:
+            return True
+        report = self.reports.get(action.uid)
+        return report is not None and report.state == action.state
+
     def perform(self, action: Action, plan: Plan) -> None:
         """An action succeeds."""
+        if not self.stands(action):
+            return
         match action:
             case Apply():
                 self._put_object(action.manifest, action.exists)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import kmock as km
+import msgspec
 import pytest
 
 from support.operatorkit import UID, World, api_at, make_snapshot, make_spec, make_swarm, pod_json
 from swarm_agents.config import Role
 from swarm_operator import names, objects
-from swarm_operator.actions import Action, Apply, CreatePod, Delete, DeletePod, EnsureKeys, Plan
+from swarm_operator.actions import Action, Apply, CreatePod, Delete, DeletePod, EnsureKeys, Plan, ResumePod
 from swarm_operator.agents import Agents
 from swarm_operator.api.read import read_spec
 from swarm_operator.cache import Cache
@@ -22,6 +24,7 @@ from swarm_operator.keyrecord import KEY_NAMES
 from swarm_operator.keys import KeyMemory, examine, observe
 from swarm_operator.plan import plan
 from swarm_operator.pods import pod_manifest
+from swarm_operator.views import AgentReport
 
 pytestmark = [pytest.mark.kmock(cls=km.RawHandler)]
 
@@ -149,6 +152,39 @@ async def test_deleting_what_is_gone_or_replaced_is_success(kmock: Any, bench: B
     outcome = await bench.do(*actions)
     assert outcome.done == list(actions)
     assert sorted(request.data["preconditions"]["uid"] for request in kmock["delete"]) == ["u1", "u2"]
+
+
+async def test_an_agent_that_goes_on_since_the_plan_was_made_is_not_deleted(kmock: Any, bench: Bench) -> None:
+    kmock["delete"] << {"kind": "Status", "status": "Success"}
+    gone = DeletePod("Pod", "risk-compute-0-0", "u1", "scaled in to 1; drained", "drained")
+    drained = AgentReport(restarts=0, checked=0.0, state="drained")
+    for report in (None, msgspec.structs.replace(drained, state="ready")):
+        bench.agents._reports = {"u1": report} if report else {}
+        assert (await bench.do(gone)).done == []
+    assert not kmock["delete"]
+    bench.agents._reports = {"u1": drained}
+    assert (await bench.do(gone)).done == [gone]
+
+
+async def test_an_agent_that_is_just_told_to_go_on_is_not_deleted_for_what_it_has_said_before(
+    kmock: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kmock["delete"] << {"kind": "Status", "status": "Success"}
+    gone = DeletePod("Pod", "risk-compute-0-0", "u1", "scaled in to 1; drained", "drained")
+    bench.agents._reports = {"u1": AgentReport(restarts=0, checked=0.0, state="drained")}
+    may_answer = asyncio.Event()
+
+    async def resume(action: ResumePod, token: str) -> AgentReport:
+        await may_answer.wait()
+        return bench.agents._reports["u1"]
+
+    monkeypatch.setattr(bench.agents, "resume", resume)
+    assert (await bench.do(ResumePod("Pod", "risk-compute-0-0", "u1", "127.83.1.9", 0))).failures == []
+    assert (await bench.do(gone)).done == []
+    assert not kmock["delete"]
+    may_answer.set()
+    await bench.executor.close()
+    assert (await bench.do(gone)).done == [gone]
 
 
 @pytest.mark.parametrize(("code", "reason"), [(429, "TooManyRequests"), (500, "InternalError"), (503, "Unavailable")])

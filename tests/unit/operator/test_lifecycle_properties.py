@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.operatorkit import World, make_node, make_spec
@@ -62,7 +62,8 @@ class Life:
         actions = [action for action in planned.actions if self.chance.random() >= loss]
         self.chance.shuffle(actions)
         for action in actions:
-            self.before(action)
+            if world.stands(action):
+                self.before(action)
             world.perform(action, planned)
         world.tick()
         return planned
@@ -107,7 +108,16 @@ class Life:
         )
 
 
+#: An agent that was let go on was deleted for having been drained before.
+LET_GO_ON = {
+    "compute": {"replicas": 5, "standby": 1},
+    "rollout": {"maxSurge": 0, "maxUnavailable": 1, "autoRollback": True, "progressDeadline": "20s"},
+    "failover": {"prediction": {}},
+}
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(spec=LET_GO_ON, chance=random.Random(562))
 @given(spec=SPECS, chance=SEEDS)
 def test_rolls_and_roll_backs_converge_whatever_is_lost_or_seen_late(
     spec: dict[str, Any], chance: random.Random
