@@ -7,6 +7,7 @@ Invariants:
   second run of it was faster (see `speculation`). The board answers by itself what was cancelled, has expired or has
   killed too many agents; such tasks are never claimed.
 - Whatever a kernel raises, `SystemExit` included, is the submitter's to hear, with its traceback; the agent goes on.
+- Which implementation of a kernel runs is learned (`strategies`), unless there is but one.
 - Nothing but the main thread runs kernels (Numba's `workqueue` layer wants that), and no lock or log line is on the way
   of a task that goes well: it costs a lookup, a clock reading and a few additions.
 - What is to be known of retries is looked at only for a task that has been begun before, or says something of its own.
@@ -14,10 +15,12 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -28,6 +31,7 @@ from swarm_agents.compute.limits import bounded
 from swarm_agents.compute.pacing import STEP, URGENT, Pacing
 from swarm_agents.compute.retries import Waiting
 from swarm_agents.compute.speculation import Reading, Speculation
+from swarm_agents.compute.strategies import Strategies, file_name, hardware
 from swarm_agents.config import Identity, Role, Settings
 from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost
 from swarm_agents.exported import exposition
@@ -80,7 +84,10 @@ class ComputeAgent(AgentBase):
         #: The context of the task in hand, if its kernel takes one.
         self._ctx: Context | None = None
         self._waiting = Waiting(self._give_back)
-        self._speculation = Speculation(context, self._context_for_second)
+        self._strategies = Strategies(
+            [root / file_name() for root in _roots(context)], key=hardware(), warn=context.log.warning
+        )
+        self._speculation = Speculation(context, self._context_for_second, strategies=self._strategies)
         self._pacing = Pacing(lambda: read_pace(context.board.mapping))
         #: When the last task ended, or there was none (CLOCK_MONOTONIC ns): a clock that costs nothing.
         self._now_ns = 0
@@ -97,6 +104,9 @@ class ComputeAgent(AgentBase):
         identity, runtime = self.context.identity, self.context.settings.runtime
         gpu.configure(share=runtime.gpu_memory, ordinal=identity.ordinal)
         self.context.on_wake(self._changed.set)
+        figures = self._strategies.load()
+        if figures:
+            self.context.log.info("starts from what agents of this hardware have learned", figures=figures)
         self.state.lives += 1
         self.state.since = self.state.since or time.time()
         self.save_state()
@@ -140,6 +150,8 @@ class ComputeAgent(AgentBase):
                 self._claim = claim = None
             else:
                 self._now_ns = time.monotonic_ns()
+            if self._now_ns >= self._strategies.due_ns:
+                self._strategies.tend(self._now_ns)
 
     def drain(self) -> None:
         """Returns when the agent will claim nothing more: it has looked, or is at a task and will look after that."""
@@ -158,6 +170,11 @@ class ComputeAgent(AgentBase):
     def metrics(self) -> bytes:
         lives = COMPUTE["swarm_agent_lives"].gauge(((), self.state.lives))
         return exposition(*self.context.store.metrics(), self._speculation.metrics(), lives)
+
+    def put_state_away(self) -> None:
+        super().put_state_away()
+        with contextlib.suppress(RuntimeError):  # a kernel that was waited for in vain has ended just now, and taught
+            self._strategies.share()
 
     def close(self) -> None:
         self.context.store.close()
@@ -209,10 +226,10 @@ class ComputeAgent(AgentBase):
         ctx = self._ctx = self._context_for(claim, kernel) if kernel.signature.takes_context else None
         try:
             if kernel.bounds is None:
-                value = kernel.run(args, kwargs, ctx=ctx)
+                value = kernel.run(args, kwargs, ctx=ctx, strategies=self._strategies)
             else:
                 with bounded(kernel.bounds, _left(claim, kernel)):
-                    value = kernel.run(args, kwargs, ctx=ctx)
+                    value = kernel.run(args, kwargs, ctx=ctx, strategies=self._strategies)
         except TaskCancelled as error:
             return self._fail(worker, claim, error, _CANCELLED)
         except DeadlineExceeded as error:
@@ -335,6 +352,12 @@ class ComputeAgent(AgentBase):
     def _give_back(self, claim: Claim) -> None:
         if self._worker is not None:
             self._worker.hand_back(claim, begun=False)
+
+
+def _roots(context: AgentContext) -> list[Path]:
+    """Where what was learned is kept: beside the node's board, in the pod, and on the volume if there is one."""
+    identity = context.identity
+    return [context.board.directory, identity.cache_dir, *([identity.state_dir] if identity.state_dir else [])]
 
 
 def _asked(kwargs: dict[str, Any], default: Retry | None) -> tuple[Retry, dict[str, Any]]:

@@ -83,7 +83,7 @@ def share(path: Path, hardware: str, learned: Learned) -> Learned:
     data = _MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
     if len(data) > LARGEST:
         return both
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, beside = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

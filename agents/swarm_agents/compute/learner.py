@@ -5,12 +5,16 @@ implementation, or one with its parameters: any name) it keeps the running logar
 spread and how many measurements stand behind it. The order of choices is determined by what was measured alone: no
 clock is read here and no random number drawn, so a test or a replay gives the same choices.
 
-What bounds the price of learning, in a class:
-- an arm is first measured `TRIALS` times, and is not even tried where the nearest measured class says that it would
-  be `HOPELESS` times slower than the best one;
-- from then on it is tried again at doubling distances, and only while what all such trials cost beyond the best arm
-  stays under `SHARE` of the class's measured time. What `TRIALS` measurements say is `HOPELESS` is left alone; one
-  measurement alone may have been a disturbed call, so it is repeated once that share has room for it.
+What bounds the price of learning:
+- An arm is first measured `TRIALS` times in a class, if a class nearby does not say that it would be `HOPELESS` times
+  slower than the best one, and as soon as what it is expected to cost beyond that is covered by `FIRST_SHARE` of all
+  measured time. An arm that nothing is known of is expected to be as good as the best one, so it is tried at once;
+- but for an arm that is said to be slow, as references are: nobody knows how slow, and at large sizes a blind try may
+  take a thousand times the call. So it is first tried where a call takes less than `BLIND`, and from there on upwards
+  from class to class.
+- From then on an arm is tried again at doubling distances, while what all such trials cost stays under `SHARE` of the
+  class's measured time. What `TRIALS` measurements say is `HOPELESS` is left alone; one measurement alone may have been
+  a disturbed call, so it is repeated once that share has room for it.
 An arm's first call in a process is not counted: it compiles, loads, or starts threads.
 
 Drift: each arm's measurements pass a two-sided cumulative sum (E. S. Page, "Continuous inspection schemes",
@@ -25,6 +29,7 @@ times slower; a table by exact size, which never sees the same size twice.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -38,7 +43,11 @@ TRIALS: Final = 2
 HOPELESS: Final = 4.0
 #: What trials after the first may cost, as a share of all measured time of the class.
 SHARE: Final = 0.01
-#: Classes (powers of two of work) over which a figure serves as a guess.
+#: What first trials may cost, as a share of all measured time.
+FIRST_SHARE: Final = 0.02
+#: An arm that is said to be slow is tried without knowing more only where a call takes less (seconds).
+BLIND: Final = 0.005
+#: Classes (powers of two of work) over which a figure serves as a guess; beyond, it only says what is hopeless.
 REACH: Final = 4
 #: Measurements that a figure remembers: the step of its running mean never falls below the inverse.
 MEMORY: Final = 32
@@ -54,6 +63,7 @@ MOST_SKIPPED: Final = 256
 _FIRST_RETRIAL: Final = 16
 _HOPELESS_LOG: Final = math.log(HOPELESS)
 _MOST_RATIO: Final = 50.0
+_MOST_LOG: Final = 100.0
 
 
 class Choice(NamedTuple):
@@ -150,26 +160,35 @@ class _Arm:
 class _Class:
     """The calls of one kernel in one size class."""
 
-    __slots__ = ("arm", "arms", "calls", "extra", "left", "offered", "seconds")
+    __slots__ = ("arms", "calls", "extra", "left", "offered", "planned", "seconds", "settled")
 
     def __init__(self) -> None:
         self.arms: dict[str, _Arm] = {}
         self.calls = 0
         #: Measured seconds, and those of trials beyond what the best arm would have taken.
         self.seconds = self.extra = 0.0
-        #: The arm of the next `left` calls, which are not measured; and the arms it was chosen from.
-        self.arm, self.left = "", 0
+        #: The choice of the next `left` calls of `planned`, which are not measured; and the arms it was made from.
+        self.settled = Choice("", False)
+        self.left = self.planned = 0
         self.offered: Sequence[str] = ()
 
 
 class Learner:
     """Chooses arms and learns from their times. Not safe for threads: the thread that runs the kernels owns it."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow: Iterable[str] = ()) -> None:
+        """`slow`: arms that are slower by nobody knows how much, unless they are the preferred ones of a call."""
+        self._slow = frozenset(slow)
         self._classes: dict[tuple[str, int], _Class] = {}
         self._warmed: dict[tuple[str, str], int] = {}
+        #: The classes in which an arm of a kernel has a figure.
+        self._measured: dict[tuple[str, str], set[int]] = {}
+        #: Seconds of all measured calls, with those that stand for them, and of first trials beyond the best arm's.
+        self._seconds = self._first = 0.0
         #: Times that an arm's cost was found changed.
         self.drifts = 0
+        #: Calls by kernel and arm. A run of calls that are not measured is counted when it ends.
+        self.ran: Counter[tuple[str, str]] = Counter()
 
     def choose(self, kernel: str, work: float, arms: Sequence[str]) -> Choice:
         """The arm for a call.
@@ -188,39 +207,52 @@ class Learner:
         entry.calls += 1
         if entry.left > 0 and (arms is entry.offered or tuple(arms) == tuple(entry.offered)):
             entry.left -= 1
-            return Choice(entry.arm, False)
+            return entry.settled
         if not arms:
             raise ValueError(f"kernel {kernel} has no implementation for this call")
-        entry.left, entry.offered = 0, arms
-        return Choice(self._next(kernel, size, entry, arms), True)
+        if entry.planned:
+            self.ran[kernel, entry.settled.arm] += entry.planned - entry.left
+        entry.left, entry.planned, entry.offered = 0, 0, arms
+        arm = self._next(kernel, size, work, entry, arms)
+        self.ran[kernel, arm] += 1
+        return Choice(arm, True)
 
     def observe(self, kernel: str, work: float, arm: str, seconds: float) -> None:
         """Takes in what a call took that `choose` asked to measure. What is no positive, finite time is ignored."""
         if not 0.0 < seconds < math.inf or not 0.0 < work < math.inf:
             return
+        size = size_class(work)
+        entry = self._classes.setdefault((kernel, size), _Class())
         warmed = self._warmed.get((kernel, arm), 0)
         if warmed < WARMUPS:
             self._warmed[kernel, arm] = warmed + 1
             return
-        size = size_class(work)
-        entry = self._classes.setdefault((kernel, size), _Class())
         cost = math.log(seconds) - math.log(work)
         known = entry.arms.get(arm)
         if known is None:
             known = entry.arms[arm] = _Arm(cost, 0.0, 0)
+            self._measured.setdefault((kernel, arm), set()).add(size)
         trial = known.count >= TRIALS
         drifted = known.add(cost)
         known.due = max(2 * entry.calls, _FIRST_RETRIAL)
         least, best = min((each.cost, name) for name, each in entry.arms.items() if each.count)
         entry.seconds += seconds
-        if trial and best != arm:
-            entry.extra += max(0.0, seconds - math.exp(least) * work)
+        self._seconds += seconds
+        if best != arm:
+            beyond = max(0.0, seconds - math.exp(least) * work)
+            if trial:
+                entry.extra += beyond
+            else:
+                self._first += beyond
         if drifted:
             self._drifted(entry, arm)
         elif best == arm and all(
             each.count >= TRIALS or each.cost - least >= _HOPELESS_LOG for each in entry.arms.values()
         ):
-            entry.arm, entry.left = arm, min(int(MEASURE_EVERY / seconds), MOST_SKIPPED)
+            entry.settled = Choice(arm, False)
+            entry.left = entry.planned = min(int(MEASURE_EVERY / seconds), MOST_SKIPPED)
+            entry.seconds += seconds * entry.left
+            self._seconds += seconds * entry.left
 
     def best(self, kernel: str, work: float) -> str | None:
         """The arm with the least measured cost in the class of that work; None where none was measured."""
@@ -245,23 +277,38 @@ class Learner:
             if name not in entry.arms:
                 made = entry.arms[name] = _Arm(figure.cost, figure.spread, min(figure.weight, TRIALS))
                 made.due = _FIRST_RETRIAL
+                self._measured.setdefault((kernel, name), set()).add(size)
 
-    def _next(self, kernel: str, size: int, entry: _Class, arms: Sequence[str]) -> str:
-        guesses = {name: self._guess(kernel, size, entry, name) for name in arms}
-        known = {name: cost for name, cost in guesses.items() if cost is not None}
+    def _next(self, kernel: str, size: int, work: float, entry: _Class, arms: Sequence[str]) -> str:
+        known: dict[str, float] = {}
+        for name in arms:
+            guess = self._guess(kernel, size, entry, name, arms[0])
+            if guess is not None:
+                known[name] = guess
         if not known:
             return arms[0]
         best = min(known, key=lambda name: known[name])
         if self._wants(entry, best):
             return best
+        # What a call takes of the best arm: in seconds, where its work has a unit at all.
+        call = math.exp(min(known[best], _MOST_LOG)) * work
+        room = FIRST_SHARE * self._seconds - self._first
         for name in arms:
             guess = known.get(name)
-            if self._wants(entry, name) and (guess is None or guess - known[best] < _HOPELESS_LOG):
+            if not self._wants(entry, name):
+                continue
+            if guess is not None:
+                ratio = guess - known[best]
+            elif name not in self._slow or name == arms[0] or call < BLIND:
+                ratio = 0.0
+            else:
+                continue
+            if ratio <= 0.0 or (ratio < _HOPELESS_LOG and call * math.expm1(ratio) <= room):
                 return name
         mean = entry.seconds / entry.calls
         for name in arms:
             arm = entry.arms.get(name)
-            if name == best or arm is None or arm.due > entry.calls:
+            if name == best or arm is None or not arm.count or arm.due > entry.calls:
                 continue
             ratio = arm.cost - known[best]
             if ratio >= _HOPELESS_LOG and arm.count >= TRIALS:
@@ -274,17 +321,38 @@ class Learner:
         arm = entry.arms.get(name)
         return arm is None or arm.count < TRIALS
 
-    def _guess(self, kernel: str, size: int, entry: _Class, name: str) -> float | None:
-        """The arm's cost in this class by its own figure, else by the nearest class that has one."""
+    def _guess(self, kernel: str, size: int, entry: _Class, name: str, preferred: str) -> float | None:
+        """The arm's cost in this class: by its own figure, and by the nearest class that has one while that is but one
+        measurement, which may have been a disturbed call; None where nothing is known nearby."""
         own = entry.arms.get(name)
-        if own is not None:
+        if own is not None and own.count != 1:
             return own.cost
-        for near in _outwards(size):
-            other = self._classes.get((kernel, near))
-            arm = other.arms.get(name) if other is not None else None
-            if arm is not None and arm.count:
-                return arm.cost
-        return None
+        near = self._nearest(kernel, size, name)
+        if near is None:
+            return own.cost if own is not None else None
+        other = self._classes[kernel, near]
+        guess = other.arms[name].cost
+        # As much above or below the preferred arm's as there, if that one has been measured in both.
+        here, there = entry.arms.get(preferred), other.arms.get(preferred)
+        if name != preferred and here is not None and here.count and there is not None and there.count:
+            guess += here.cost - there.cost
+        if own is not None:
+            return min(own.cost, guess)
+        if abs(near - size) > REACH and (name not in self._slow or guess - self._least(entry) < _HOPELESS_LOG):
+            return None
+        return guess
+
+    def _nearest(self, kernel: str, size: int, name: str) -> int | None:
+        """The other class in which the arm was measured that is the nearest."""
+        found = None
+        for near in self._measured.get((kernel, name), ()):
+            if near != size and (found is None or abs(near - size) < abs(found - size)):
+                found = near
+        return found
+
+    @staticmethod
+    def _least(entry: _Class) -> float:
+        return min((arm.cost for arm in entry.arms.values() if arm.count), default=math.inf)
 
     def _drifted(self, entry: _Class, arm: str) -> None:
         """The machine is not what it was: the others' figures are guesses from now on, and all is measured again."""
@@ -293,9 +361,3 @@ class Learner:
         for name, each in entry.arms.items():
             if name != arm:
                 each.count = 0
-
-
-def _outwards(size: int) -> Iterable[int]:
-    for distance in range(1, REACH + 1):
-        yield size - distance
-        yield size + distance

@@ -16,7 +16,9 @@ same function, each of which a test holds against the reference:
         from swarm_agents.compute.kernels import risk_jit   # Numba is imported when it is needed, not before
         return risk_jit.ewma(returns, decay)
 
-Implementations get what the reference gets: arguments that `bind` has checked. Invariants: importing this module
+Implementations get what the reference gets: arguments that `bind` has checked. Which of them an agent runs it learns
+(`strategies`), by size of the work: that is the number of elements of all arrays, unless `@ewma_volatility.work` says
+it. Without an agent, `choose` takes the one that was added last. Invariants: importing this module
 imports no Numba; a name belongs to one function; nothing here runs a parallel kernel, because the supervisor forks
 after `warm` and Numba's thread pools do not survive a fork.
 """
@@ -30,7 +32,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -42,7 +44,7 @@ from swarm_agents.compute.signature import Signature
 from swarm_agents.errors import UnknownKernel
 from swarm_agents.retry import Retry
 
-__all__ = ["Call", "Implementation", "Kernel", "call", "get", "kernel", "load", "names", "warm"]
+__all__ = ["Call", "Implementation", "Kernel", "Strategist", "call", "get", "kernel", "load", "names", "warm"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _BUILT_IN = "swarm_agents.compute.kernels"
@@ -78,8 +80,16 @@ class Implementation:
     warm: Callable[[], object] | None = None
     #: How far its floats may lie from the reference's (relative); 0 means equal to the last bit.
     tolerance: float = 0.0
-    #: For which arguments it is the better choice; None: for all.
+    #: For which arguments it may be chosen; None: for all.
     when: Callable[..., bool] | None = None
+    #: It computes on a GPU.
+    device: bool = False
+
+
+class Strategist(Protocol):
+    """Who runs a kernel by an implementation of its own choice."""
+
+    def run(self, kernel: Kernel, bound: dict[str, Any]) -> Any: ...
 
 
 class Kernel:
@@ -94,6 +104,8 @@ class Kernel:
         self.sample: Callable[[np.random.Generator], Call] | None = None
         #: Says how many bytes a call allocates at most, its answer included; None: little beside its arguments.
         self.needs: Callable[..., float] | None = None
+        #: Says how much work a call's arguments are, in any unit; None: as many as its arrays have elements.
+        self.amount: Callable[..., float] | None = None
         #: How often its tasks are begun, and when again; None: as the swarm's settings say.
         self.retry: Retry | None = None
         #: Seconds from a task's submission after which its answer is of no use; None: as long as it takes.
@@ -115,12 +127,32 @@ class Kernel:
         """The first line of the docstring."""
         return (self.__doc__ or "").strip().partition("\n")[0]
 
+    @property
+    def preferred(self) -> str:
+        """The implementation that was added last, without `default=False`."""
+        return self._chosen.name
+
     def choose(self, bound: Mapping[str, Any]) -> Implementation:
         """What `run` uses for these arguments: the implementation that was added last, unless its `when` says no."""
         chosen = self._chosen
-        if chosen.when is not None and not chosen.when(**{k: v for k, v in bound.items() if k != "ctx"}):
-            return self.implementations[REFERENCE]
-        return chosen
+        return chosen if self.may_run(chosen, bound) else self.implementations[REFERENCE]
+
+    def may_run(self, implementation: Implementation, bound: Mapping[str, Any]) -> bool:
+        """Whether the implementation may be chosen for these arguments."""
+        when = implementation.when
+        return when is None or when(**{k: v for k, v in bound.items() if k != "ctx"})
+
+    def amount_of(self, bound: Mapping[str, Any]) -> float:
+        """How much work these arguments are: see `work`."""
+        if self.amount is not None:
+            return self.amount(**self.signature.defaults | {k: v for k, v in bound.items() if k != "ctx"})
+        total = 1
+        for value in bound.values():
+            if type(value) is np.ndarray:
+                total += value.size
+            elif type(value) in (bytes, str, list):
+                total += len(value)
+        return total
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name, checked and converted.
@@ -137,8 +169,10 @@ class Kernel:
         *,
         ctx: Context | None = None,
         implementation: str | None = None,
+        strategies: Strategist | None = None,
     ) -> Any:
-        """Checks the arguments and runs the kernel, by the chosen implementation unless another one is named.
+        """Checks the arguments and runs the kernel: by the implementation that is named, else by the one that
+        `strategies` take, else by the chosen one.
 
         Raises:
             BadArguments: the arguments do not fit.
@@ -150,6 +184,8 @@ class Kernel:
             memory.require(self.needs(**self.signature.defaults | bound), f"kernel {self.name}")
         if self.signature.takes_context:
             bound["ctx"] = ctx if ctx is not None else Context()
+        if len(self.implementations) > 1 and strategies is not None and implementation is None:
+            return strategies.run(self, bound)
         chosen = self.choose(bound) if implementation is None else self.implementations[implementation]
         return chosen.function(**bound)
 
@@ -164,6 +200,13 @@ class Kernel:
         self.needs = function
         return function
 
+    def work(self, function: Callable[..., float]) -> Callable[..., float]:
+        """Decorates the function that says, for a call's arguments (with their defaults, without `ctx`), how much work
+        the call is. Calls of about as much work should take about as long by each implementation: what was learned from
+        one serves the others. In any unit; it is called for every task, so it must cost next to nothing."""
+        self.amount = function
+        return function
+
     def implementation(
         self,
         name: str,
@@ -173,13 +216,15 @@ class Kernel:
         tolerance: float = 0.0,
         when: Callable[..., bool] | None = None,
         default: bool = True,
+        device: bool = False,
     ) -> Callable[[_F], _F]:
-        """Decorates another implementation of this kernel, which is chosen from now on unless `default` is False."""
+        """Decorates another implementation of this kernel, which is chosen from now on unless `default` is False: then
+        it is for agents to try. See `Implementation` for the rest."""
         if name in self.implementations:
             raise ValueError(f"kernel {self.name} has an implementation {name!r} already")
 
         def add(function: _F) -> _F:
-            made = Implementation(name, function, parallel, warm, tolerance, when)
+            made = Implementation(name, function, parallel, warm, tolerance, when, device)
             self.implementations[name] = made
             if default:
                 self._chosen = made

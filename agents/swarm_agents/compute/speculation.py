@@ -109,12 +109,14 @@ class Speculation:
         context: AgentContext,
         make_context: Callable[[Second, registry.Kernel, Callable[[], bool]], Context | None],
         clock: Callable[[], float] = time.monotonic,
+        strategies: registry.Strategist | None = None,
     ) -> None:
         """`make_context` makes what the kernel may ask of its surroundings, given what says whether to stop; None for
         a kernel that asks nothing."""
         self._context = context
         self._make_context = make_context
         self._clock = clock
+        self._strategies = strategies
         self._durations: dict[int, Durations] = {}
         #: When a claim was first seen, by its slot and state word.
         self._seen: dict[tuple[int, int], float] = {}
@@ -214,7 +216,8 @@ class Speculation:
                 yield_second(board.mapping.base, task.slot, task.word)
                 return "yielded"
             self._tell("TaskRunTwice", second, task, ran=round(ran, 4))
-            value = kernel.run(args, {name: each for name, each in kwargs.items() if name != KEYWORD}, ctx=ctx)
+            kwargs = {name: each for name, each in kwargs.items() if name != KEYWORD}
+            value = kernel.run(args, kwargs, ctx=ctx, strategies=self._strategies)
             if is_fenced(board.mapping.base, member.index, member.epoch):
                 raise Fenced(f"{member.name} was declared dead while it ran a task a second time")
             won = worker.commit(second, value)

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 _DOUBLES = 32
 
 
-@host.black_scholes.implementation("cupy", warm=lambda: None, tolerance=1e-9, default=False)
+@host.black_scholes.implementation("cupy", warm=lambda: None, tolerance=1e-9, default=False, device=True)
 def _(
     spot: Floats,
     strike: Floats,

@@ -88,7 +88,7 @@ def _simulated(device: gpu.Device, terms: Any, begin: int, end: int, sums: Float
         sums[at:stop] = part.T
 
 
-@host.monte_carlo_path.implementation("cupy", warm=lambda: None, tolerance=1e-7, default=False)
+@host.monte_carlo_path.implementation("cupy", warm=lambda: None, tolerance=1e-7, default=False, device=True)
 def _(spot: float, strike: float, maturity: float, rate: float, sigma: float, **options: Any) -> dict[str, Any]:
     market = spot, strike, maturity, rate, sigma
 

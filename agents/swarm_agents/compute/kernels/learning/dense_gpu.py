@@ -14,7 +14,7 @@ from swarm_agents.compute.kernels.learning.dense import Activation, dense
 Floats = NDArray[np.float32]
 
 
-@dense.implementation("cupy", warm=lambda: None, tolerance=1e-4, default=False)
+@dense.implementation("cupy", warm=lambda: None, tolerance=1e-4, default=False, device=True)
 def _(x: Floats, weights: Floats, bias: Floats, activation: Activation = "relu") -> Floats:
     def on_device(device: gpu.Device) -> Floats:
         matrix, shift = device.put(weights), device.put(bias)

@@ -63,7 +63,7 @@ class _OnDevice:
         return total
 
 
-@host.nbody.implementation("cupy", warm=lambda: None, tolerance=1e-8, default=False)
+@host.nbody.implementation("cupy", warm=lambda: None, tolerance=1e-8, default=False, device=True)
 def _(positions: Floats, velocities: Floats, masses: Floats, **options: Any) -> dict[str, Any]:
     def on_device(device: gpu.Device) -> dict[str, Any]:
         there = _OnDevice(device, masses)
