@@ -46,7 +46,7 @@ SHARE: Final = 0.01
 #: What first trials may cost, as a share of all measured time.
 FIRST_SHARE: Final = 0.02
 #: An arm that is said to be slow is tried without knowing more only where a call takes less (seconds).
-BLIND: Final = 0.005
+BLIND: Final = 0.002
 #: Classes (powers of two of work) over which a figure serves as a guess; beyond, it only says what is hopeless.
 REACH: Final = 4
 #: Measurements that a figure remembers: the step of its running mean never falls below the inverse.
@@ -57,8 +57,9 @@ SLACK: Final = 0.75
 CLIP: Final = 3.0
 #: The least spread of the logarithm of a cost: timings of one call are never more alike than this.
 LEAST_SPREAD: Final = 0.05
-#: Calls between two measurements are chosen so that one falls into this many seconds, at most `MOST_SKIPPED`.
-MEASURE_EVERY: Final = 0.0005
+#: Calls between two measurements are chosen so that one falls into this many seconds, at most `MOST_SKIPPED` and a
+#: quarter of the class's calls so far.
+MEASURE_EVERY: Final = 0.005
 MOST_SKIPPED: Final = 256
 _FIRST_RETRIAL: Final = 16
 _HOPELESS_LOG: Final = math.log(HOPELESS)
@@ -160,7 +161,7 @@ class _Arm:
 class _Class:
     """The calls of one kernel in one size class."""
 
-    __slots__ = ("arms", "calls", "extra", "left", "offered", "planned", "seconds", "settled")
+    __slots__ = ("arms", "calls", "extra", "left", "offered", "planned", "seconds", "settled", "until")
 
     def __init__(self) -> None:
         self.arms: dict[str, _Arm] = {}
@@ -171,6 +172,8 @@ class _Class:
         self.settled = Choice("", False)
         self.left = self.planned = 0
         self.offered: Sequence[str] = ()
+        #: The call from which on another arm than the settled one may be due.
+        self.until = 0
 
 
 class Learner:
@@ -212,8 +215,12 @@ class Learner:
             raise ValueError(f"kernel {kernel} has no implementation for this call")
         if entry.planned:
             self.ran[kernel, entry.settled.arm] += entry.planned - entry.left
-        entry.left, entry.planned, entry.offered = 0, 0, arms
-        arm = self._next(kernel, size, work, entry, arms)
+        entry.left = entry.planned = 0
+        if entry.calls < entry.until and (arms is entry.offered or tuple(arms) == tuple(entry.offered)):
+            arm = entry.settled.arm
+        else:
+            entry.offered, entry.until = arms, 0
+            arm = self._next(kernel, size, work, entry, arms)
         self.ran[kernel, arm] += 1
         return Choice(arm, True)
 
@@ -244,15 +251,30 @@ class Learner:
                 entry.extra += beyond
             else:
                 self._first += beyond
+        entry.until = 0
         if drifted:
             self._drifted(entry, arm)
         elif best == arm and all(
             each.count >= TRIALS or each.cost - least >= _HOPELESS_LOG for each in entry.arms.values()
         ):
             entry.settled = Choice(arm, False)
-            entry.left = entry.planned = min(int(MEASURE_EVERY / seconds), MOST_SKIPPED)
+            entry.left = entry.planned = min(int(MEASURE_EVERY / seconds), MOST_SKIPPED, entry.calls // 4)
             entry.seconds += seconds * entry.left
             self._seconds += seconds * entry.left
+            # An arm without a figure may be waiting for its turn; else nothing happens before the next retrial.
+            if all(name in entry.arms for name in entry.offered):
+                entry.until = min(
+                    (
+                        each.due
+                        for name, each in entry.arms.items()
+                        if name != arm and not self._left_alone(each, least)
+                    ),
+                    default=entry.calls + MOST_SKIPPED,
+                )
+
+    @staticmethod
+    def _left_alone(arm: _Arm, least: float) -> bool:
+        return arm.count >= TRIALS and arm.cost - least >= _HOPELESS_LOG
 
     def best(self, kernel: str, work: float) -> str | None:
         """The arm with the least measured cost in the class of that work; None where none was measured."""

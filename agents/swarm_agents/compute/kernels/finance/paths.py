@@ -307,6 +307,11 @@ def _options(market: tuple[float, ...], options: dict[str, Any]) -> dict[str, An
     return monte_carlo_path.signature.defaults | options | dict(zip(names, market, strict=True))
 
 
+@monte_carlo_path.work
+def _(paths: int, steps: int, **_: Any) -> float:
+    return paths * steps
+
+
 @monte_carlo_path.implementation("numba_threads", parallel=True, warm=_load, tolerance=1e-7, default=False)
 def _(spot: float, strike: float, maturity: float, rate: float, sigma: float, **options: Any) -> dict[str, Any]:
     return _simulate(_on_threads, _options((spot, strike, maturity, rate, sigma), options))

@@ -84,6 +84,11 @@ def _(rng: np.random.Generator) -> Call:
     )
 
 
+@dense.work
+def _(x: Floats, weights: Floats, **_: Any) -> float:
+    return len(x) * weights.size
+
+
 @dense.implementation("numba", tolerance=1e-5)
 def _(x: Floats, weights: Floats, bias: Floats, activation: Activation = "relu") -> Floats:
     from swarm_agents.compute.kernels.learning import jit

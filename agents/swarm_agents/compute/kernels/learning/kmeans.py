@@ -65,6 +65,11 @@ def _(rng: np.random.Generator) -> Call:
     return call(rng.normal(size=(n, features)), rng.normal(size=(k, features)))
 
 
+@kmeans_step.work
+def _(points: Floats, centroids: Floats) -> float:
+    return len(points) * centroids.size
+
+
 @kmeans_step.implementation("threads", parallel=True, tolerance=1e-9, default=False)
 def _(points: Floats, centroids: Floats) -> dict[str, Any]:
     from swarm_agents.compute.kernels.learning import jit

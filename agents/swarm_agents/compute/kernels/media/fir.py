@@ -68,6 +68,11 @@ def _(rng: np.random.Generator) -> Call:
     return call(rng.normal(size=n), rng.normal(size=(filters, width)), history=history)
 
 
+@fir_bank.work
+def _(signal: Floats, taps: Floats, **_: Any) -> float:
+    return signal.size * taps.size
+
+
 @fir_bank.implementation("threads", parallel=True, default=False)
 def _(signal: Floats, taps: Floats, history: Floats | None = None) -> Floats:
     from swarm_agents.compute.kernels.media import jit

@@ -92,6 +92,11 @@ def backtest_window(
     return _backtest_window(NUMPY, returns, weights, window, refit, model, level, decay, ctx)
 
 
+@backtest_window.work
+def _(returns: Floats, window: int, **_: Any) -> float:
+    return float(max(len(returns) - window, 1) * min(window, len(returns)) * returns.shape[1])
+
+
 @backtest_window.implementation("numba")
 def _(
     returns: Floats,

@@ -173,6 +173,11 @@ def _(returns: Floats, paths: int, **_: Any) -> float:
     return 40.0 * paths + 24.0 * returns.size + 8.0 * BLOCK * (len(returns.T) + 4)
 
 
+@monte_carlo.work
+def _(returns: Floats, paths: int, **_: Any) -> float:
+    return float(paths * returns.shape[1] + returns.size)
+
+
 @monte_carlo.implementation("numba")
 def _(returns: Floats, weights: Floats, **options: Any) -> dict[str, Any]:
     return _monte_carlo(COMPILED, returns, weights, {**monte_carlo.signature.defaults, **options})

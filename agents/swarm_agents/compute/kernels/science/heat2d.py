@@ -156,6 +156,11 @@ def _options(field: Floats, options: dict[str, Any]) -> dict[str, Any]:
     return heat2d.signature.defaults | options | {"field": field}
 
 
+@heat2d.work
+def _(field: Floats, steps: int, **_: Any) -> float:
+    return field.size * (steps + 1)
+
+
 @heat2d.implementation("numba_threads", parallel=True, warm=_load, default=False)
 def _(field: Floats, **options: Any) -> Floats:
     return _simulate(_on_threads, _options(field, options))

@@ -161,6 +161,11 @@ def _options(positions: Floats, velocities: Floats, masses: Floats, options: dic
     return nbody.signature.defaults | options | arrays
 
 
+@nbody.work
+def _(masses: Floats, steps: int, **_: Any) -> float:
+    return float(len(masses)) ** 2 * (steps + 1)
+
+
 @nbody.implementation("numba_threads", parallel=True, warm=_load, tolerance=1e-8, default=False)
 def _(positions: Floats, velocities: Floats, masses: Floats, **options: Any) -> dict[str, Any]:
     o = _options(positions, velocities, masses, options)
