@@ -1,4 +1,4 @@
-"""What learning which implementation is the fastest is worth: a day's mix of calls, chosen for by an agent's strategies.
+"""What learning the fastest implementation is worth: a day's mix of calls, chosen for by an agent's strategies.
 
 The calls come in random order, as those of many users do. Each is run by the strategies, which begin knowing nothing
 and whose every trial counts, and once more by one of the kernel's implementations in turn, before or after it by lot:
