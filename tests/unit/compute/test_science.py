@@ -53,6 +53,18 @@ def interrupted(kernel: registry.Kernel, implementation: str, looks: int, *args:
 
 
 @each(NBODY)
+def test_a_single_body_flies_straight_on_and_leaves_its_arguments_alone(implementation: str) -> None:
+    here, speed = np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 0.0, -1.0]])
+    for array in (here, speed):
+        array.flags.writeable = False  # as it is in the node's shared memory
+    there = NBODY.run(
+        (here, speed, np.ones(1)), {"dt": 0.5, "steps": 2, "softening": 0.1}, implementation=implementation
+    )
+    assert there["positions"].tolist() == [[2.0, 2.0, 2.0]]
+    assert here.tolist() == [[1.0, 2.0, 3.0]]
+
+
+@each(NBODY)
 def test_two_bodies_on_a_circle_come_back_after_a_period(implementation: str) -> None:
     """Masses 1 and 1 at distance 2 circle each other with speed ½ in the time 4π (G = 1)."""
     x = np.array([[1.0, 0, 0], [-1, 0, 0]])

@@ -66,7 +66,8 @@ def _simulate(gravity: _Gravity, o: dict[str, Any]) -> dict[str, Any]:
     soft = o["softening"] ** 2
     if (mass < 0.0).any():
         raise BadArguments(f"kernel science.nbody: masses must be 0 or above, got {mass.min()}")
-    x, v = (np.ascontiguousarray(o[name].T) for name in ("positions", "velocities"))
+    # Always copies: of a single body the transposed array is contiguous as it is, and the caller's own.
+    x, v = (np.array(o[name].T, order="C") for name in ("positions", "velocities"))
     before = _energy(gravity, x, v, mass, soft, factor)
     first = 0
     match ctx.resume():
