@@ -113,7 +113,7 @@ def a_client_parks_while_it_is_answered(p: SimpleNamespace) -> Ready:
     board.run(board.submit(1))
 
     def client() -> Steps:
-        got = yield from p.poll_wait(BASE, 0, 0, 1 << 60)
+        got = yield from p.poll_wait(BASE, 0, 0, 1 << 60, board.scratch(CLIENT))
         assert got == 1
         yield from board.take()
 
@@ -138,7 +138,7 @@ def a_client_parks_while_its_agent_is_declared_dead(p: SimpleNamespace) -> Ready
     doomed.kill()
 
     def client() -> Steps:
-        got = yield from p.poll_wait(BASE, 0, 0, 1 << 60)
+        got = yield from p.poll_wait(BASE, 0, 0, 1 << 60, board.scratch(CLIENT))
         assert got == 1
         yield from board.take()
 

@@ -6,7 +6,6 @@ import atexit
 import os
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from swarm_agents.client.connection import Connection, resolve
+from swarm_agents.client.mapping import Mapping
 from swarm_agents.client.session import Session
 from swarm_agents.client.task import SwarmFuture
 from swarm_agents.config import Priority
@@ -226,20 +226,22 @@ class Swarm(Executor):
         kernel: Any,
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         window: int | None = None,
         priority: Priority | str = Priority.NORMAL,
     ) -> Iterator[Any]:
         """The kernel's values for the items of the iterables, in their order.
 
-        The iterables are read as the values are: never more than `window` tasks are underway, so they may be endless.
+        The iterables are read as the values are: never more than `window` calls are underway, so they may be endless.
 
         Args:
             kernel: as in `submit`.
             *iterables: an argument each; the shortest one ends it.
             timeout: seconds from now until the last value must have come.
-            chunksize: accepted for the sake of `Executor`; a task is cheap here and travels alone.
-            window: tasks underway; None: what keeps the swarm busy.
+            chunksize: calls that travel together as one task; None: those that turn out to take less than 1.5
+                milliseconds, as many as take about that long. What an agent died over, and what a chunk can't be made
+                of, travels alone: like any task, a call may be begun again.
+            window: calls underway; None: what keeps the swarm busy.
             priority: as in `submit`.
 
         Raises:
@@ -248,32 +250,24 @@ class Swarm(Executor):
         """
         if window is not None and window < 1:
             raise ValueError(f"window={window}: at least one task must be underway")
-        until = None if timeout is None else time.monotonic() + timeout
-        name, lane = _name(kernel), _priority(priority)
-        items = zip(*iterables, strict=False)
-        underway: deque[SwarmFuture] = deque()
-        width = window or self._session.window
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"chunksize={chunksize}: at least one call must travel in a task")
+        name, lane, session = _name(kernel), _priority(priority), self._session
 
-        def left() -> float | None:
-            return None if until is None else max(until - time.monotonic(), 0.0)
+        def submit(args: tuple[Any, ...], kwargs: dict[str, Any], patience: float | None) -> SwarmFuture:
+            return session.submit(name, args, kwargs, lane, None, patience)
 
-        def fill() -> None:
-            while len(underway) < width and (args := next(items, None)) is not None:
-                underway.append(self._session.submit(name, args, {}, lane, None, left()))
-
-        fill()  # at once, as every executor does, and not when the first value is asked for
-
-        def values() -> Iterator[Any]:
-            try:
-                while underway:
-                    value = underway.popleft().result(left())
-                    fill()
-                    yield value
-            finally:
-                for future in underway:
-                    future.cancel()
-
-        return values()
+        # What may be underway is submitted at once, as every executor does, not when the first value is asked for.
+        return iter(
+            Mapping(
+                submit,
+                zip(*iterables, strict=False),
+                width=session.window,
+                window=window,
+                chunksize=chunksize,
+                timeout=timeout,
+            )
+        )
 
     # -- the swarm
 

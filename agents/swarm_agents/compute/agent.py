@@ -19,13 +19,14 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from swarm_agents.compute import gpu, registry
+from swarm_agents import chunks
+from swarm_agents.compute import chunked, gpu, registry
 from swarm_agents.compute.context import Context
 from swarm_agents.compute.limits import bounded
 from swarm_agents.compute.pacing import STEP, URGENT, Pacing
@@ -33,7 +34,7 @@ from swarm_agents.compute.retries import Waiting
 from swarm_agents.compute.speculation import Reading, Speculation
 from swarm_agents.compute.strategies import Strategies, file_name, hardware
 from swarm_agents.config import Identity, Role, Settings
-from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost
+from swarm_agents.errors import BadArguments, DeadlineExceeded, SwarmError, SwarmFull, TaskCancelled, TaskLost, to_wire
 from swarm_agents.exported import exposition
 from swarm_agents.retry import KEYWORD, Retry, pause
 from swarm_agents.runtime import logs
@@ -52,8 +53,8 @@ __all__ = ["ComputeAgent"]
 #: How long the agent waits for a task before it looks at what is asked of it (seconds).
 _LOOK = 0.05
 _OK, _ERROR, _REFUSED, _CANCELLED, _EXPIRED, _FENCED, _HANDED_BACK, _OVERTAKEN = range(len(RESULTS))
-#: Not a result: the task stays in hand, to be begun later.
-_LATER = -1
+#: Not a result: the task stays in hand, to be begun later; it was a chunk of calls, each of which has been counted.
+_LATER, _CHUNK = -1, -2
 
 
 def _tell(fault: object) -> None:
@@ -195,6 +196,9 @@ class ComputeAgent(AgentBase):
                 self._put_away(result)
             if result == _LATER:
                 scores.set_running(scores.running - 1)
+            elif result == _CHUNK:
+                self._now_ns = time.monotonic_ns()
+                scores.set_running(scores.running - 1)
             else:
                 self._now_ns = time.monotonic_ns()
                 elapsed = self._now_ns - begun
@@ -217,6 +221,8 @@ class ComputeAgent(AgentBase):
             retry = kernel.retry
             if kwargs and KEYWORD in kwargs:
                 retry, kwargs = _asked(kwargs, retry)
+            if kwargs and chunks.KEYWORD in kwargs:
+                return self._answer_chunk(worker, claim, kernel, chunks.calls_of(kwargs))
         except SwarmError as error:
             return self._fail(worker, claim, error, _REFUSED)
         if claim.attempt > 1 or kernel.deadline is not None:
@@ -244,11 +250,35 @@ class ComputeAgent(AgentBase):
         except SwarmError as error:  # the answer can't travel: an object without encoding, or larger than the arena
             return self._fail(worker, claim, error, _ERROR)
 
+    def _answer_chunk(self, worker: Worker, claim: Claim, kernel: registry.Kernel, calls: list[Sequence[Any]]) -> int:
+        """`_answer` for calls that travel together; see `chunks`."""
+        made = chunked.Made()
+        if claim.attempt == 1 and chunked.may_be_chunked(kernel):
+            made = chunked.make(
+                lambda args: kernel.run(args, {}, strategies=self._strategies),
+                calls,
+                begun=claim.claimed_ns,
+                unwanted=claim.cancelled,
+                to_wire=lambda error: to_wire(error, self._told(claim, error)),
+            )
+        try:
+            if not worker.commit(claim, made.answer):
+                return _FENCED
+        except SwarmError as error:  # one of the values can't travel, or all together: who sent them learns which
+            return self._fail(worker, claim, error, _ERROR)
+        ended = ((_OK if e is None else _REFUSED if isinstance(e, SwarmError) else _ERROR, ns) for e, ns in made.ended)
+        self.context.scoreboard.made(ended, claim.lane)
+        return _CHUNK
+
+    def _told(self, claim: Claim, error: BaseException) -> str:
+        """Logs what a kernel raised; the traceback that its submitter gets."""
+        if isinstance(error, SwarmError):
+            return ""
+        self.context.log.warning("a kernel raised", task=_name(claim), kernel=claim.kernel, exc_info=error)
+        return _kernels_traceback(error)
+
     def _fail(self, worker: Worker, claim: Claim, error: BaseException, result: int) -> int:
-        text = ""
-        if not isinstance(error, SwarmError):
-            self.context.log.warning("a kernel raised", task=_name(claim), kernel=claim.kernel, exc_info=error)
-            text = _kernels_traceback(error)
+        text = self._told(claim, error)
         try:
             return result if worker.fail(claim, error, text) else _FENCED
         except SwarmFull:

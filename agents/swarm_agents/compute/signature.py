@@ -124,8 +124,13 @@ class Signature:
             BadArguments: too many, too few, an unknown name, or a value that does not fit.
             NotEnoughMemory: a value has to be copied, and there is no room for it.
         """
-        if not args and not kwargs and not self.parameters:
-            return {}
+        if not kwargs and len(args) == len(self._positional) == len(self.parameters):
+            # What is bound most of all, without a look at what may be missing.
+            together: dict[str, int] = {}
+            try:
+                return {p.name: p.check(value, together) for p, value in zip(self._positional, args, strict=True)}
+            except _MisfitError:
+                pass  # said below, with the parameter's name
         if len(args) > len(self._positional):
             raise self._error(f"takes {len(self._positional)} positional arguments, {len(args)} were given")
         extents: dict[str, int] = {}
@@ -207,10 +212,14 @@ def _number(kind: type, bounds: Between) -> tuple[str, _Check]:
         expected += f" from {bounds.low:g}"
     elif bounds.high < math.inf:
         expected += f" up to {bounds.high:g}"
+    low: Any = bounds.low
+    high: Any = bounds.high
     whole = (int, np.integer)
     accepted = whole if kind is int else (*whole, float, np.floating)
 
     def check(value: Any, _: dict[str, int]) -> Any:
+        if type(value) is kind and low <= value <= high:  # as nearly all come
+            return value
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value[()]
         if isinstance(value, bool | np.bool_) or not isinstance(value, accepted):

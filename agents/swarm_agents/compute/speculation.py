@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from prometheus_client.metrics_core import Metric
 
+from swarm_agents import chunks
 from swarm_agents.compute import registry
 from swarm_agents.config import Role
 from swarm_agents.errors import DeadlineExceeded, Fenced, TaskCancelled
@@ -261,7 +262,10 @@ class Speculation:
 
 
 def _may_run_twice(kernel: registry.Kernel, kwargs: dict[str, Any]) -> bool:
-    """Whether neither the kernel nor the submitter wants it begun only once, or later than its agent may."""
+    """Whether neither the kernel nor the submitter wants it begun only once, or later than its agent may; a chunk of
+    calls is over before a second run of it would be."""
+    if chunks.KEYWORD in kwargs:
+        return False
     retry = kernel.retry
     asked = kwargs.get(KEYWORD)
     if asked is not None:

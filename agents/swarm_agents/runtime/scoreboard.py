@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
+from collections.abc import Iterable
 from enum import IntEnum
 
 from swarm_agents.config import Priority
@@ -72,6 +73,21 @@ class Scoreboard:
         words[_HISTOGRAM + lane * _PLACES + bisect_left(_BUCKETS_NS, elapsed_ns)] += 1
         words[_SUM + lane] += elapsed_ns
         words[_RUNNING] -= 1
+
+    def made(self, calls: Iterable[tuple[int, int]], lane: int) -> None:
+        """`end` of calls that were made as parts of a task, which itself is not counted: result and time of each."""
+        counts: dict[int, int] = {}
+        total = 0
+        for result, elapsed_ns in calls:
+            total += elapsed_ns
+            at = _TASKS + result * _LANES + lane
+            counts[at] = counts.get(at, 0) + 1
+            at = _HISTOGRAM + lane * _PLACES + bisect_left(_BUCKETS_NS, elapsed_ns)
+            counts[at] = counts.get(at, 0) + 1
+        words = self._words
+        for at, count in counts.items():
+            words[at] += count
+        words[_SUM + lane] += total
 
     def set_running(self, count: int) -> None:
         """For an agent that has many tasks in hand at once, such as a hub."""

@@ -128,7 +128,8 @@ class Inbox:
         left = int(timeout * 1e9)
         end = 0
         while True:
-            if self._wait(self._base, self._number, self._board.spin_ns, max(0, min(left, _LONGEST_WAIT_NS))):
+            step = max(0, min(left, _LONGEST_WAIT_NS))
+            if self._wait(self._base, self._number, self._board.spin_ns, step, self._scratch_at):
                 return True
             if is_fenced(self._base, self._index, self._epoch):
                 raise self._fenced()

@@ -198,7 +198,9 @@ X_HOME, X_HOME_END = X_PATH + 2, X_PATH + 3
 #: How often since room was looked for there first; the port whose task was claimed last because it lies there, and by
 #: lane how many such claims in a row.
 X_ABROAD, X_NEAR_PORT, X_NEAR = X_PATH + 4, X_PATH + 5, X_PATH + 6
-SCRATCH_WORDS = X_NEAR + LANES
+#: How many waits in a row were longer than spinning is.
+X_VAIN = X_NEAR + LANES
+SCRATCH_WORDS = X_VAIN + 1
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,14 +5,17 @@ after a fence looks at the bits. So either the submitter sees the bit and change
 A sleep is cut into slices: should the one who was woken be killed, or stopped before it claims, another agent finds the
 task at its next slice rather than never. At 20 slices a second this costs a parked agent far less than 1 % of a core.
 
+Spinning pays where the next task or answer comes sooner than a sleeper is woken, and else takes a core's time from who
+might compute on it. So who has waited longer than that, `_VAIN` times in a row, sleeps at once, until a wait was short.
+
 Every wait ends in time for Python to see signals; the callers repeat it.
 """
 
 from __future__ import annotations
 
-from swarm_agents.shm.atomics import cas, fence, futex_wait, load, monotonic_ns, or_, pause, store
+from swarm_agents.shm.atomics import cas, fence, futex_wait, load, monotonic_ns, or_, pause, peek, poke, store
 from swarm_agents.shm.claims import try_claim
-from swarm_agents.shm.jit import jit_nogil
+from swarm_agents.shm.jit import jit, jit_nogil
 from swarm_agents.shm.layout import (
     C_PARKS,
     H_DONE_CAP,
@@ -25,6 +28,7 @@ from swarm_agents.shm.layout import (
     P_PARKED,
     P_RESCAN,
     P_RINGS,
+    X_VAIN,
 )
 from swarm_agents.shm.places import count, port_at
 from swarm_agents.shm.sweep import unpark
@@ -33,6 +37,17 @@ __all__ = ["PARK_SLICE_NS", "claim_wait", "poll_wait"]
 
 PARK_SLICE_NS = 50_000_000
 _LOOKS_A_ROUND = 16
+_VAIN = 3
+
+
+@jit
+def _waited(scratch: int, waited_ns: int, spin_ns: int) -> None:
+    """Notes how long a wait was, for the next one."""
+    vain = peek(scratch + X_VAIN * 8)
+    if waited_ns <= spin_ns:
+        poke(scratch + X_VAIN * 8, 0)
+    elif vain < _VAIN:
+        poke(scratch + X_VAIN * 8, vain + 1)
 
 
 @jit_nogil
@@ -45,13 +60,14 @@ def claim_wait(
         return got
     begin = monotonic_ns()
     end = begin + timeout_ns
-    spin_end = min(begin + spin_ns, end)
+    spin_end = begin if peek(scratch + X_VAIN * 8) >= _VAIN else min(begin + spin_ns, end)
     now = begin
     while now < spin_end:
         for _ in range(_LOOKS_A_ROUND):
             pause()
         got = try_claim(base, member, epoch, first, last, scratch)
         if got != 0:
+            _waited(scratch, 0, spin_ns)
             return got
         now = monotonic_ns()
     all_lanes = first == 0 and last == LANES - 1
@@ -70,18 +86,17 @@ def claim_wait(
                 # shortly, unlisted, and on a word that nobody wakes.
                 futex_wait(base + (H_WORK + 1) * 8, 0, min(end - now, 2_000_000))
             got = try_claim(base, member, epoch, first, last, scratch)
-        if got != 0:
-            if all_lanes:
-                unpark(base, member)
-            return got
         now = monotonic_ns()
+        if got != 0:
+            break
     if all_lanes:
         unpark(base, member)
-    return 0
+    _waited(scratch, now - begin, spin_ns)
+    return got
 
 
 @jit_nogil
-def poll_wait(base: int, port: int, spin_ns: int, timeout_ns: int) -> int:
+def poll_wait(base: int, port: int, spin_ns: int, timeout_ns: int, scratch: int) -> int:
     """Waits until a port has an answer, for up to `timeout_ns`: 1 if it has."""
     at = port_at(base, port)
     cap = load(base + H_DONE_CAP * 8)
@@ -94,12 +109,13 @@ def poll_wait(base: int, port: int, spin_ns: int, timeout_ns: int) -> int:
         return 0
     begin = monotonic_ns()
     end = begin + timeout_ns
-    spin_end = min(begin + spin_ns, end)
+    spin_end = begin if peek(scratch + X_VAIN * 8) >= _VAIN else min(begin + spin_ns, end)
     now = begin
     while now < spin_end:
         for _ in range(_LOOKS_A_ROUND):
             pause()
             if load(cell) >> 32 == lap:
+                _waited(scratch, 0, spin_ns)
                 return 1
         now = monotonic_ns()
     found = 0
@@ -116,4 +132,5 @@ def poll_wait(base: int, port: int, spin_ns: int, timeout_ns: int) -> int:
             found = 1
             break
     cas(at + P_PARKED, 1, 0)
+    _waited(scratch, now - begin, spin_ns)
     return found

@@ -302,7 +302,7 @@ class Port(Inbox):
             if refused is not None:
                 time.sleep(min(refused.retry_after, give_up - now, _SHED_STEP))
             elif not taken:
-                self._wait(self._base, self._number, 20_000, int(_WAIT_STEP * 1e9))
+                self._wait(self._base, self._number, 20_000, int(_WAIT_STEP * 1e9), self._scratch_at)
 
     def _store(self, layout: frame.Layout, lane: int) -> int:
         block = alloc(self._base, layout.size, self._index, self._epoch, _SHARES[lane], 0, self._scratch_at)

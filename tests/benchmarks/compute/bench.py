@@ -99,12 +99,12 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "efficiency_100us",
-        "share of two cores' time that goes into tasks of 100 µs, with the client on the same two cores",
+        "share of two cores' time that goes into calls of 100 µs by Swarm.map, the client being on the same two cores",
         "of two cores",
         Better.MORE,
         _ours("efficiency", "share", limit=300),
         goal=0.9,
-        also=("cpu", "task_us"),
+        also=("cpu", "task_us", "alone"),
     ),
     Row(
         "sklearn_style_map_vs_joblib_loky",

@@ -90,7 +90,7 @@ def efficiency(tasks: int = 30_000) -> dict[str, float]:
 
     A task is a fixed amount of work, whose time is taken on the agents' cores before and after: what a task loses to
     the client, to its agent or to others on the machine counts as lost. `cpu`: the same against the processor time of
-    client, agents and supervisors rather than against the clock.
+    client, agents and supervisors rather than against the clock. `alone`: the share when each call travels alone.
     """
     with _crew(2) as (swarm, pods):
         turns = 50_000
@@ -104,13 +104,22 @@ def efficiency(tasks: int = 30_000) -> dict[str, float]:
         for _ in swarm.map("bench.spin", [turns] * (tasks // 10)):
             pass
         before, used = span(), _cpu(pods)
-        began = time.perf_counter()
-        for _ in swarm.map("bench.spin", [turns] * tasks):
-            pass
-        wall = time.perf_counter() - began
+        wall = _mapped(swarm, turns, tasks)
         used = _cpu(pods) - used
         each = min(before, span())
-        return {"share": tasks * each / (2 * wall), "cpu": tasks * each / used, "task_us": each * 1e6}
+        alone = tasks // 4
+        return {
+            "share": tasks * each / (2 * wall), "cpu": tasks * each / used, "task_us": each * 1e6,
+            "alone": alone * each / (2 * _mapped(swarm, turns, alone, chunksize=1)),
+        }  # fmt: skip
+
+
+def _mapped(swarm: Any, turns: int, tasks: int, **options: Any) -> float:
+    """Seconds of so many tasks by `Swarm.map`."""
+    began = time.perf_counter()
+    for _ in swarm.map("bench.spin", [turns] * tasks, **options):
+        pass
+    return time.perf_counter() - began
 
 
 def _cpu(pods: list[Pod]) -> float:

@@ -51,10 +51,10 @@ def _per_s(swarm: Any, count: int) -> float:
 
 
 def _map_per_s(swarm: Any, count: int) -> float:
-    for _ in swarm.map("core.echo", range(count // 10)):
+    for _ in swarm.map("core.echo", range(count // 10), chunksize=1):
         pass
     began = time.perf_counter()
-    for _ in swarm.map("core.echo", range(count)):
+    for _ in swarm.map("core.echo", range(count), chunksize=1):
         pass
     return count / (time.perf_counter() - began)
 

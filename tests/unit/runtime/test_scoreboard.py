@@ -42,3 +42,17 @@ def test_an_observation_on_a_bound_belongs_to_the_bucket_below_it() -> None:
     board.begin(0)
     board.end(0, 0, 10**9)
     assert board.histogram(Priority.CRITICAL)[0][BUCKETS.index(1.0)] == 1
+
+
+def test_calls_that_were_parts_of_one_task_are_counted_one_by_one() -> None:
+    alone, together = Scoreboard(), Scoreboard()
+    calls = [(0, 10_000), (0, 20_000), (1, 10_000), (2, 7_000_000)]
+    for result, elapsed in calls:
+        alone.begin(0)
+        alone.end(result, Priority.HIGH.lane, elapsed)
+    together.begin(0)
+    together.made(calls, Priority.HIGH.lane)
+    together.set_running(0)
+    assert together.tasks() == alone.tasks()
+    assert together.histogram(Priority.HIGH) == alone.histogram(Priority.HIGH)
+    assert together.progress == alone.progress
