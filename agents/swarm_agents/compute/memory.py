@@ -15,6 +15,7 @@ import math
 import resource
 from pathlib import Path
 
+from swarm_agents import cgroups
 from swarm_agents.errors import NotEnoughMemory
 
 __all__ = ["SMALL", "available", "require"]
@@ -45,33 +46,9 @@ def require(size: float, what: str) -> None:
 
 
 def _of_cgroups(root: Path) -> float:
-    """The least that any cgroup (v2) above this process leaves, its own included."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return math.inf
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/").strip("/")
-    top = root / "sys/fs/cgroup"
-    # In a container the path is that of its namespace; where it is the host's, it is not there and the top counts.
-    group = top / own if (top / own).is_dir() else top
-    least = math.inf
-    while True:
-        least = min(least, _left(group))
-        if group == top:
-            return least
-        group = group.parent
-
-
-def _left(group: Path) -> float:
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit == "max":
-            return math.inf
-        used = int((group / "memory.current").read_text())
-        stat = dict(line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines())
-        return max(float(limit) - max(used - int(stat.get("inactive_file", 0)), 0), 0.0)
-    except (OSError, ValueError):
-        return math.inf
+    """The least that any cgroup above this process leaves, its own included."""
+    tightest = cgroups.tightest_memory(root)
+    return math.inf if tightest is None else tightest.left
 
 
 def _of_machine(root: Path) -> float:

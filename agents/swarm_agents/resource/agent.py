@@ -60,7 +60,8 @@ class ResourceAgent(AsyncAgent):
 
     @classmethod
     def prepare(cls, identity: Identity, settings: Settings) -> None:
-        """Imports what is slow, so that a hub that died is back in milliseconds."""
+        """Imports what is slow, so that a hub that died is back in milliseconds; the sensors' compiled code came with
+        this module."""
         import uvicorn.protocols.http.h11_impl  # noqa: F401
         import zmq.utils.monitor  # noqa: F401
 

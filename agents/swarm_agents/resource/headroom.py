@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from swarm_agents import cgroups
 from swarm_agents.errors import SwarmFull
-from swarm_agents.resource.sensing.parse import keyed
 from swarm_agents.resource.sensing.reading import Availability, Reading
 
 __all__ = ["Headroom", "reclaimable"]
@@ -28,13 +28,9 @@ _LEAST, _MOST = 16 << 20, 1 << 30
 
 
 def reclaimable(root: Path = Path("/")) -> float:
-    """Bytes that the cgroup is charged for files that were not used of late; 0 where that is not known."""
-    for path, key in (("memory.stat", "inactive_file"), ("memory/memory.stat", "total_inactive_file")):
-        try:
-            return float(max(keyed((root / "sys/fs/cgroup" / path).read_bytes()).get(key, 0), 0))
-        except (OSError, ValueError):
-            continue
-    return 0.0
+    """Bytes that the hub's own cgroup is charged for files that were not used of late; 0 where that is not known."""
+    at = cgroups.place("memory", root)
+    return 0.0 if at is None else cgroups.reclaimable(at)
 
 
 class Headroom:

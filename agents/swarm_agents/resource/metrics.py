@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -103,7 +103,7 @@ class _NodeMetrics(Collector):
             )
         )
         values: dict[str, float] = {}
-        series: dict[str, dict[str, float]] = {}
+        series: dict[str, Mapping[str, float]] = {}
         for reading in readings.values():
             if reading.availability is not Availability.UNAVAILABLE:
                 values |= {f"swarm_node_{name}": value for name, value in reading.values.items()}

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from swarm_agents import cgroups
 from swarm_agents.cpulist import format_cpus, parse_cpus
 
 __all__ = ["Code", "Cores", "observe", "pin"]
 
 
-#: Where the cgroup's cpuset stands: of version 2, and of version 1 by newer and older kernels.
-_CPUSETS = ("cpuset.cpus.effective", "cpuset/cpuset.effective_cpus", "cpuset/cpuset.cpus")
 #: The process that was pinned to the whole cpuset of then, and that cpuset; a forked child's is its parent's.
 _pinned_whole: tuple[int, frozenset[int]] | None = None
 
@@ -77,13 +76,13 @@ def observe(env: Mapping[str, str] | None = None, root: Path = Path("/")) -> Cor
     online = _read_cpus(root / "sys/devices/system/cpu/online") or frozenset(range(os.cpu_count() or 1))
     if env.get("SWARM_CPUS"):
         # The affinity says nothing here: it is what an earlier `pin` to these very CPUs has made of it.
-        return _assigned(env, _read_cpus(root / "sys/fs/cgroup/cpuset.cpus.effective") or online)
+        return _assigned(env, cgroups.cpuset(root) or online)
     allowed = frozenset(os.sched_getaffinity(0))
     if _pinned_whole is not None and _pinned_whole[0] == os.getpid():
-        cpuset = _cpuset(root) & online
+        cpuset = cgroups.cpuset(root) & online
         if cpuset and allowed >= _pinned_whole[1] & cpuset:
             allowed = cpuset
-    return _inferred(allowed, online, _quota(root), _whole(env))
+    return _inferred(allowed, online, cgroups.cpu_limit(root), _whole(env))
 
 
 def pin(cores: Cores, pid: int | None = None, *, root: Path = Path("/")) -> bool:
@@ -95,7 +94,7 @@ def pin(cores: Cores, pid: int | None = None, *, root: Path = Path("/")) -> bool
     process = os.getpid() if pid is None else pid
     wanted = frozenset(cores.cpus)
     if pid is None:
-        _pinned_whole = (process, wanted) if wanted == _cpuset(root) else None
+        _pinned_whole = (process, wanted) if wanted == cgroups.cpuset(root) else None
     try:
         for thread in map(int, os.listdir(f"/proc/{process}/task")):
             with contextlib.suppress(ProcessLookupError):  # that thread has ended; the others have not
@@ -179,20 +178,3 @@ def _read_cpus(path: Path) -> frozenset[int]:
         return parse_cpus(path.read_text())
     except (OSError, ValueError):
         return frozenset()
-
-
-def _cpuset(root: Path) -> frozenset[int]:
-    """The CPUs that this container's cgroup has; none where there is no such file."""
-    for name in _CPUSETS:
-        if found := _read_cpus(root / "sys/fs/cgroup" / name):
-            return found
-    return frozenset()
-
-
-def _quota(root: Path) -> float | None:
-    """The cgroup's CPU limit in CPUs; None when there is none."""
-    try:
-        quota, period = (root / "sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import importlib
 import os
 import platform
 import re
@@ -242,6 +243,7 @@ def warm(root: Path, modules: Sequence[str] = ()) -> CacheDescription:
     registry.load(modules)
     registry.warm()
     use_a_board_once()
+    importlib.import_module("swarm_agents.resource.sensing.scan")  # compiled as it is imported
     return describe(root)
 
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm_agents import cgroups
 from swarm_agents.errors import BoardMismatch
 from swarm_agents.runtime.foreseen import read_foreseen
 from swarm_agents.runtime.prospects import Forecast, Prospects
@@ -32,18 +33,9 @@ LIKELY = 0.5
 
 
 def read_memory(root: Path = Path("/")) -> tuple[float, float] | None:
-    """Bytes that the container's cgroup (v2) uses and can't give back, and its limit; None where there is none."""
-    group = root / "sys/fs/cgroup"
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((group / "memory.current").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # the kubelet's working set: files that were not read for long are dropped before anything is killed
-        return float(max(used - int(stat.get("inactive_file", 0)), 0)), float(limit)
-    except (OSError, ValueError):
-        return None
+    """Bytes that the container's cgroup uses and can't give back, and its limit; None where there is none."""
+    tightest = cgroups.tightest_memory(root)
+    return None if tightest is None else (tightest.working, tightest.limit)
 
 
 class Outlook:

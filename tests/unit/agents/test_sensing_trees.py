@@ -8,24 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from support.machinekit import machine
 from swarm_agents.resource.sensing import Availability, Reading, Sensors, Source, sources
 from swarm_agents.resource.sensing.cpu import cpu
 from swarm_agents.resource.sensing.files import Files
 from swarm_agents.resource.sensing.gpu import gpus
 from swarm_agents.resource.sensing.io import disks, network
 from swarm_agents.resource.sensing.power import power
-
-MACHINES = Path(__file__).parents[2] / "support/machines"
-
-
-def machine(root: Path, kind: str) -> Path:
-    """Unpacks a recorded machine."""
-    for section in ("\n" + (MACHINES / f"{kind}.txt").read_text()).split("\n== ")[1:]:
-        name, _, text = section.partition("\n")
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.rstrip("\n") + "\n")
-    return root
 
 
 def read(root: Path) -> dict[str, Reading]:

@@ -21,7 +21,7 @@ __all__ = ["QUICK", "ROOT", "Availability", "Reading", "Sensors", "Source", "mak
 #: The environment variable that names where the node's /proc and /sys are found, as `/host` for `/host/proc`.
 ROOT = "SWARM_SENSORS_ROOT"
 #: The sensors that are read each interval: files of /proc and of cgroups. The others are read once a second.
-QUICK = frozenset({"cpu", "memory", "load", "pressure", "disks", "network", "cgroup", "shared_memory"})
+QUICK = frozenset({"cpu", "memory", "load", "pressure", "disks", "network", "cgroup"})
 
 
 def sources(root: Path, board: Path) -> dict[str, Source]:

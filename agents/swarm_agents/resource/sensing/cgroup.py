@@ -1,82 +1,117 @@
-"""The agent's own cgroup, of version 1, 2 or both: its limits, how often it was held back, and whom the kernel killed.
+"""A cgroup's limits, how often it was held back, and whom the kernel killed in it: the resource agent's own here.
 
-In a hybrid tree a controller is where /proc/self/cgroup says it is, and version 2 has the rest. In a container the path
-that is said may lie outside of what is mounted: then the mount's root is the container's own.
+What is used and what has happened is read each time; where the cgroup stands and its limits are looked up anew each
+`EVERY` seconds, for they change when somebody changes them.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
+
+from swarm_agents import cgroups
+from swarm_agents.resource.sensing.columns import Columns, number
 from swarm_agents.resource.sensing.files import Files
-from swarm_agents.resource.sensing.parse import cgroups, keyed
+from swarm_agents.resource.sensing.parse import keyed
 from swarm_agents.resource.sensing.reading import Availability, Reading, Source, unavailable
 
-__all__ = ["cgroup"]
+__all__ = ["EVERY", "Group", "cgroup"]
 
-#: Version 1 says "no limit" by a number about as large as there is (bytes).
-_NONE = 1 << 60
+EVERY = 1.0
 
 
-def cgroup(files: Files, process: str = "self") -> Source:
-    """Of the process of this id, as /proc below the root has it."""
+class Group:
+    """The cgroup of one process, as /proc below the root has it."""
 
-    def folder(controller: str, path: str, probe: str) -> str:
-        for mount in (f"sys/fs/cgroup/{controller}", "sys/fs/cgroup/unified", "sys/fs/cgroup"):
-            for place in (f"{mount.rstrip('/')}{path.rstrip('/')}/", f"{mount.rstrip('/')}/"):
-                if (files.root / place / probe).exists():
-                    return place
-        return ""
+    def __init__(self, files: Files, process: str = "self", clock: Callable[[], float] = time.monotonic) -> None:
+        self._files, self._process, self._clock = files, process, clock
+        self._said = b""
+        self._due = -float("inf")
+        self._limits: dict[str, float] = {}
+        #: What is read each time: the file, the names of its figures, and by what they are divided.
+        self._watched: list[tuple[Columns[None], tuple[str, ...], float]] = []
 
-    def numbers(path: str) -> dict[str, int]:
-        try:
-            return keyed(files.read(path))
-        except OSError:
+    def read(self) -> dict[str, float]:
+        """Amounts and counts, by names without a prefix; what can't be read is left out.
+
+        Raises:
+            OSError: the process is gone, or its /proc/PID/cgroup can't be read.
+            ValueError: that shows no cgroup.
+        """
+        if self._clock() >= self._due:
+            self._look()
+        found: dict[str, float] = {}
+        for file, names, unit in self._watched:
+            try:
+                file.read()
+            except (OSError, ValueError):
+                continue
+            for name, value in zip(names, file.values.tolist(), strict=True):
+                if value == value:  # not NaN
+                    found[name] = value / unit if name == "throttled_seconds" else value
+        if not found:
+            self._due = -float("inf")
             return {}
+        return found | self._limits
+
+    def close(self) -> None:
+        """Closes the files: the process is gone."""
+        for path in [f"proc/{self._process}/cgroup", *(file.path for file, _, _ in self._watched)]:
+            self._files.drop(path)
+
+    def _look(self) -> None:
+        said = self._files.read(f"proc/{self._process}/cgroup")
+        cgroups.parse_where(said)
+        root = self._files.root
+        places = {what: cgroups.place(what, root, self._process, said) for what in ("memory", "cpu")}
+        if said != self._said or not self._watched:  # as after the process was moved
+            self._watched = [
+                *_of_memory(self._files, places["memory"]),
+                *_of_cpu(self._files, places["cpu"]),
+            ]
+            self._said = said
+        self._limits = {}
+        if places["memory"] is not None and (memory := cgroups.memory_limit(places["memory"])) is not None:
+            self._limits["memory_limit_bytes"] = memory
+        if places["cpu"] is not None and (cores := cgroups.quota(places["cpu"])) is not None:
+            self._limits["cpu_limit_cores"] = cores
+        self._due = self._clock() + EVERY
+
+
+def _counts(files: Files, path: str, names: tuple[str, ...]) -> Columns[None]:
+    def learn(data: bytes) -> tuple[None, Iterable[int]]:
+        found = keyed(data)
+        return None, [found.get(name, 0) for name in names]
+
+    return Columns(files, path, learn)
+
+
+def _of_memory(files: Files, at: cgroups.Place | None) -> list[tuple[Columns[None], tuple[str, ...], float]]:
+    if at is None:
+        return []
+    used, events = ("memory.usage_in_bytes", "memory.oom_control") if at.old else ("memory.current", "memory.events")
+    return [
+        (Columns(files, f"{at.folder}/{used}", number), ("memory_used_bytes",), 1.0),
+        (_counts(files, f"{at.folder}/{events}", ("oom_kill",)), ("oom_kills",), 1.0),
+    ]
+
+
+def _of_cpu(files: Files, at: cgroups.Place | None) -> list[tuple[Columns[None], tuple[str, ...], float]]:
+    if at is None:
+        return []
+    time_key, unit = ("throttled_time", 1e9) if at.old else ("throttled_usec", 1e6)
+    counts = _counts(files, f"{at.folder}/cpu.stat", ("nr_throttled", time_key))
+    return [(counts, ("throttles", "throttled_seconds"), unit)]
+
+
+def cgroup(files: Files, process: str = "self", clock: Callable[[], float] = time.monotonic) -> Source:
+    """Of the process of this id."""
+    group = Group(files, process, clock)
 
     def read() -> Reading:
-        where = cgroups(files.read(f"proc/{process}/cgroup"))
-        if where != known.get("where"):  # as after the process was moved
-            known["where"] = where
-            known["memory"] = (
-                folder("memory", where["memory"], "memory.usage_in_bytes")
-                if "memory" in where
-                else folder("", where.get("", "/"), "memory.current")
-            )
-            known["cpu"] = (
-                folder("cpu", where["cpu"], "cpu.cfs_quota_us")
-                or folder("cpu,cpuacct", where["cpu"], "cpu.cfs_quota_us")
-                if "cpu" in where
-                else folder("", where.get("", "/"), "cpu.stat")
-            )
-        values: dict[str, float] = {}
-        memory, cpu = str(known["memory"]), str(known["cpu"])
-        old_memory, old_cpu = "memory" in where, "cpu" in where
-        if memory:
-            used = files.number(memory + ("memory.usage_in_bytes" if old_memory else "memory.current"))
-            limit = files.number(memory + ("memory.limit_in_bytes" if old_memory else "memory.max"))
-            if used is not None and used >= 0:
-                values["cgroup_memory_used_bytes"] = float(used)
-            if limit is not None and 0 < limit < _NONE:
-                values["cgroup_memory_limit_bytes"] = float(limit)
-            events = numbers(memory + ("memory.oom_control" if old_memory else "memory.events"))
-            if "oom_kill" in events:
-                values["cgroup_oom_kills"] = float(events["oom_kill"])
-        if cpu:
-            if old_cpu:
-                quota, period = files.number(cpu + "cpu.cfs_quota_us"), files.number(cpu + "cpu.cfs_period_us")
-            else:
-                words = files.text(cpu + "cpu.max").split()
-                quota, period = (int(word) if word.isdigit() else None for word in [*words, "", ""][:2])
-            if quota is not None and quota > 0 and period:
-                values["cgroup_cpu_limit_cores"] = quota / period
-            counted = numbers(cpu + "cpu.stat")
-            if "nr_throttled" in counted:
-                values["cgroup_throttles"] = float(counted["nr_throttled"])
-            held = counted.get("throttled_time", 0) / 1e9 if old_cpu else counted.get("throttled_usec", 0) / 1e6
-            if "throttled_time" in counted or "throttled_usec" in counted:
-                values["cgroup_throttled_seconds"] = held
+        values = {f"cgroup_{name}": value for name, value in group.read().items()}
         if not values:
             return unavailable("no controller of the agent's cgroup can be read")
         return Reading(Availability.AVAILABLE, values)
 
-    known: dict[str, object] = {}
     return read

@@ -2,81 +2,111 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
+from array import array
 from collections.abc import Callable
 
+from swarm_agents.resource.sensing.columns import Columns
 from swarm_agents.resource.sensing.files import Files
 from swarm_agents.resource.sensing.parse import load as parse_load
 from swarm_agents.resource.sensing.parse import stat
-from swarm_agents.resource.sensing.reading import Availability, Reading, Source, unavailable
+from swarm_agents.resource.sensing.reading import Availability, Lazy, Reading, Source, unavailable
+from swarm_agents.resource.sensing.scan import shares
 from swarm_agents.resource.sensing.since import Counters
 
 __all__ = ["MOST_CORES", "cpu", "frequency", "idle", "load"]
 
 #: Cores that are shown one by one at most: what bounds the label.
 MOST_CORES = 512
-_USER, _NICE, _SYSTEM, _IDLE, _IOWAIT, _IRQ, _SOFT, _STEAL = range(8)
+_KINDS = ("busy", "user", "system", "iowait", "steal")
+_NODE = tuple(f"cpu_{kind}_ratio" for kind in _KINDS)
+_CORE = tuple(f"core_{kind}_ratio" for kind in _KINDS)
 #: CPUs do not run faster, nor as slowly (hertz): the files of some drivers hold what is not a frequency.
 _SLOWEST, _FASTEST = 1e6, 1e11
 
 
 def cpu(files: Files, clock: Callable[[], float] = time.monotonic) -> Source:
     """Shares of the time since the last reading; where no tick has passed yet, those of the reading before."""
-    counters = Counters()
-    last: dict[int, list[int]] = {}
-    shares: dict[int, tuple[float, float, float, float, float]] = {}
+    file = Columns(files, "proc/stat", _stat)
+    last, share = array("d"), array("d")
+    addresses: list[int] = []
+    order: list[int] = []
+    labels: list[str] = []
+    switched: list[float] = []
+
+    def follow() -> None:
+        """CPUs came or went: one that comes back starts anew."""
+        nonlocal labels, last, share
+        before = {number: (8 * row, 5 * row) for row, number in enumerate(order)}
+        old_last, old_share = last, share
+        order[:] = file.words[0]
+        labels = [str(number) for number in order]
+        last, share = array("d", [math.nan] * 8 * len(order)), array("d", [math.nan] * 5 * len(order))
+        for row, number in enumerate(order):
+            if number in before:
+                at, shown = before[number]
+                last[8 * row : 8 * row + 8] = old_last[at : at + 8]
+                share[5 * row : 5 * row + 5] = old_share[shown : shown + 5]
+        addresses[:] = file.address + 3 * 8, last.buffer_info()[0], share.buffer_info()[0], len(order)
 
     def read() -> Reading:
-        found, now = stat(files.read("proc/stat")), clock()
-        for number, times in found.cpus.items():
-            before = last.get(number)
-            if before is not None:
-                if times == before:
-                    continue
-                # One that goes backwards has not grown: iowait does so by itself, all do when a CPU comes back.
-                grown = [max(new - old, 0) for new, old in zip(times, before, strict=True)]
-                total = sum(grown)
-                if total:
-                    shares[number] = (
-                        1.0 - (grown[_IDLE] + grown[_IOWAIT]) / total,
-                        (grown[_USER] + grown[_NICE]) / total,
-                        (grown[_SYSTEM] + grown[_IRQ] + grown[_SOFT]) / total,
-                        grown[_IOWAIT] / total,
-                        grown[_STEAL] / total,
-                    )
-            last[number] = times
-        for gone in last.keys() - found.cpus.keys():  # switched off; it starts anew when it comes back
-            del last[gone]
-            shares.pop(gone, None)
-        present = [number for number in found.cpus if number >= 0]
-        values = {"cpus": float(len(present))}
-        if found.running is not None:
-            values["tasks_running"] = float(found.running)
-        if found.blocked is not None:
-            values["tasks_blocked"] = float(found.blocked)
-        if found.switches is not None:
-            values["context_switches"] = float(found.switches)
-            switches = counters.rate("switches", found.switches, now)
-            if switches is not None:
-                values["context_switches_per_second"] = switches
-        if -1 in shares:
-            for name, share in zip(("busy", "user", "system", "iowait", "steal"), shares[-1], strict=True):
-                values[f"cpu_{name}_ratio"] = share
-        some = [(str(number), shares[number]) for number in present[:MOST_CORES] if number in shares]
-        series = {
-            f"core_{name}_ratio": {core: of[which] for core, of in some}
-            for which, name in enumerate(("busy", "user", "system", "iowait", "steal"))
-        }
-        return Reading(Availability.AVAILABLE, values, "", series)
+        new = file.read()
+        if new:
+            follow()
+        shares(*addresses)
+        switches, running, blocked = file.values[:3]
+        values = {"cpus": float(file.words[1])}
+        if running == running:  # not NaN
+            values["tasks_running"] = running
+        if blocked == blocked:
+            values["tasks_blocked"] = blocked
+        if switches == switches:
+            now = clock()
+            values["context_switches"] = switches
+            if switched and switches >= switched[0] and now > switched[1]:
+                values["context_switches_per_second"] = (switches - switched[0]) / (now - switched[1])
+            switched[:] = switches, now
+        found = share.tolist()
+        if order[0] < 0 and found[0] == found[0]:
+            values.update(zip(_NODE, found, strict=False))
+        # the labels as they are now: another list takes their place when a CPU comes or goes
+        return Reading(Availability.AVAILABLE, values, "", Lazy(functools.partial(_each_core, labels, found)))
 
     return read
 
 
+def _each_core(labels: list[str], share: list[float]) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            core: part
+            for core, part in zip(labels, share[kind :: len(_CORE)], strict=True)
+            if part == part and core != "-1"
+        }
+        for kind, name in enumerate(_CORE)
+    }
+
+
+def _stat(data: bytes) -> tuple[tuple[list[int], int], list[int]]:
+    """The CPUs that are shown (-1, which is all, first) and how many there are; the places of the node's counts and of
+    their times."""
+    found = stat(data)
+    order = sorted(found.cpus)[: MOST_CORES + 1]
+    times = [place for number in order for place in found.cpus[number]]
+    shown = order, len(found.cpus) - (-1 in found.cpus)
+    return shown, [found.switches or 0, found.running or 0, found.blocked or 0, *times]
+
+
 def load(files: Files) -> Source:
     """The load averages."""
+    file = Columns(files, "proc/loadavg", lambda data: (None, map(int, parse_load(data))))
 
     def read() -> Reading:
-        one, five, fifteen = parse_load(files.read("proc/loadavg"))
+        file.read()
+        one, five, fifteen = file.values.tolist()
+        if not max(one, five, fifteen) < 1e7:
+            raise ValueError("/proc/loadavg makes no sense")
         return Reading(Availability.AVAILABLE, {"load1": one, "load5": five, "load15": fifteen})
 
     return read

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Files"]
+__all__ = ["Files", "too_long"]
 
 #: No file that is read here is as large on any machine (bytes).
 _MOST = 1 << 22
@@ -29,21 +29,36 @@ class Files:
         self._recorded = root != Path("/")
         self._open: dict[str, int] = {}
 
+    def handle(self, path: str) -> int:
+        """The file's descriptor, opened if it is not yet.
+
+        Raises:
+            OSError: it is not there.
+        """
+        handle = self._open.get(path)
+        # In a recorded tree what is deleted or replaced can still be read where it was opened; the kernel says ENODEV.
+        if handle is not None and self._recorded and not os.fstat(handle).st_nlink:
+            self.drop(path)
+            handle = None
+        if handle is None:
+            # Not to wait for a writer, should the path be a pipe.
+            handle = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._open[path] = handle
+        return handle
+
+    def drop(self, path: str) -> None:
+        """Closes it: it is opened anew at the next read."""
+        handle = self._open.pop(path, None)
+        if handle is not None:
+            os.close(handle)
+
     def read(self, path: str) -> bytes:
         """What the file holds now.
 
         Raises:
             OSError: it is not there, can't be read, or is absurdly long.
         """
-        handle = self._open.get(path)
-        # In a recorded tree what is deleted or replaced can still be read where it was opened; the kernel says ENODEV.
-        if handle is not None and self._recorded and not os.fstat(handle).st_nlink:
-            self._close(path)
-            handle = None
-        if handle is None:
-            # Not to wait for a writer, should the path be a pipe.
-            handle = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            self._open[path] = handle
+        handle = self.handle(path)
         try:
             data = os.pread(handle, _CHUNK, 0)
             size = len(data)
@@ -53,11 +68,10 @@ class Files:
             while more := os.pread(handle, _CHUNK, size):
                 parts.append(more)
                 size += len(more)
-                if size > _MOST:
-                    raise OSError(f"/{path} is longer than {_MOST} bytes")
+                too_long(path, size)
             return b"".join(parts)
         except OSError:
-            self._close(path)
+            self.drop(path)
             raise
 
     def number(self, path: str) -> int | None:
@@ -82,10 +96,17 @@ class Files:
     def keep(self, paths: Iterable[str]) -> None:
         """Closes all but these."""
         for path in self._open.keys() - set(paths):
-            self._close(path)
+            self.drop(path)
 
     def close(self) -> None:
         self.keep(())
 
-    def _close(self, path: str) -> None:
-        os.close(self._open.pop(path))
+
+def too_long(path: str, size: int) -> None:
+    """Refuses a file of so many bytes and more.
+
+    Raises:
+        OSError: no file that is read here is as long on any machine.
+    """
+    if size > _MOST:
+        raise OSError(f"/{path} is longer than {_MOST} bytes")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from swarm_agents.resource.sensing.columns import Columns
 from swarm_agents.resource.sensing.files import Files
 from swarm_agents.resource.sensing.parse import keyed, kilobytes
 from swarm_agents.resource.sensing.parse import pressure as parse_pressure
@@ -16,32 +17,34 @@ from swarm_agents.resource.sensing.since import Counters
 __all__ = ["bandwidth", "faults", "memory", "numa", "pressure", "shared_memory"]
 
 _PROBED = 8 << 20
-#: What is looked for is in the first 16 of some 60 lines, of 28 bytes each.
-_HEAD = 700
+_AMOUNTS = ("MemTotal", "MemAvailable", "MemFree", "Cached", "Buffers", "SwapTotal", "SwapFree")
+_WAITED = ("cpu", "memory", "io")
 
 
 def memory(files: Files) -> Source:
     """The node's memory."""
 
+    def learn(data: bytes) -> tuple[None, list[int]]:
+        found = kilobytes(data)
+        return None, [found.get(name, 0) // 1024 for name in _AMOUNTS]
+
+    file = Columns(files, "proc/meminfo", learn)
+
     def read() -> Reading:
-        found = kilobytes(files.read("proc/meminfo")[:_HEAD])
-        total, free = found.get("MemTotal", 0), found.get("MemAvailable")
-        if not total:
+        file.read()
+        total, free, unused, cached, buffers, swap, swap_free = (1024.0 * amount for amount in file.values.tolist())
+        if not total > 0:
             raise ValueError("/proc/meminfo shows no memory")
-        reason = ""
-        if free is None:  # kernels before 3.14
-            free = found.get("MemFree", 0) + found.get("Cached", 0) + found.get("Buffers", 0)
+        kind, reason = Availability.AVAILABLE, ""
+        if free != free:  # NaN: kernels before 3.14
+            free = sum(amount for amount in (unused, cached, buffers) if amount == amount)
+            kind = Availability.ESTIMATED
             reason = "free, cached and buffers: this kernel does not say what is available"
         if free > total:
             raise ValueError("/proc/meminfo shows more memory available than there is")
-        kind = Availability.ESTIMATED if reason else Availability.AVAILABLE
-        values = {
-            "memory_bytes": float(total),
-            "memory_available_bytes": float(free),
-            "memory_used_bytes": float(total - free),
-        }
-        if "SwapTotal" in found and "SwapFree" in found:
-            values["swap_used_bytes"] = float(max(found["SwapTotal"] - found["SwapFree"], 0))
+        values = {"memory_bytes": total, "memory_available_bytes": free, "memory_used_bytes": total - free}
+        if swap - swap_free == swap - swap_free:
+            values["swap_used_bytes"] = max(swap - swap_free, 0.0)
         return Reading(kind, values, reason)
 
     return read
@@ -50,13 +53,22 @@ def memory(files: Files) -> Source:
 def faults(files: Files) -> Source:
     """Page faults, and pages that had to be fetched from a disk."""
 
-    def read() -> Reading:
-        found = keyed(files.read("proc/vmstat"))
+    def learn(data: bytes) -> tuple[None, list[int]]:
+        found = keyed(data)
         if "pgfault" not in found:
             raise ValueError("/proc/vmstat counts no faults")
-        values = {"page_faults": float(found["pgfault"]), "page_faults_major": float(found.get("pgmajfault", 0))}
-        if "oom_kill" in found:
-            values["oom_kills"] = float(found["oom_kill"])
+        return None, [found.get(name, 0) for name in ("pgfault", "pgmajfault", "oom_kill")]
+
+    file = Columns(files, "proc/vmstat", learn)
+
+    def read() -> Reading:
+        file.read()
+        all_of_them, major, kills = file.values.tolist()
+        values = {"page_faults": all_of_them}
+        if major == major:
+            values["page_faults_major"] = major
+        if kills == kills:
+            values["oom_kills"] = kills
         return Reading(Availability.AVAILABLE, values)
 
     return read
@@ -85,21 +97,29 @@ def numa(files: Files) -> Source:
 def pressure(files: Files) -> Source:
     """Stalls (PSI): the share of the last 10 s in which some, or all, tasks waited for CPU, memory or I/O."""
 
+    def learn(data: bytes) -> tuple[None, list[int]]:
+        found = parse_pressure(data)
+        places = [(round(share * 100), total) for share, total in (found.get(of, (0.0, 0)) for of in ("some", "full"))]
+        return None, [places[0][0], places[0][1], places[1][0]]
+
+    each = [(what, Columns(files, f"proc/pressure/{what}", learn)) for what in _WAITED]
+
     def read() -> Reading:
         some: dict[str, float] = {}
         full: dict[str, float] = {}
         waited: dict[str, float] = {}
         problem = ""
-        for what in ("cpu", "memory", "io"):
+        for what, file in each:
             try:
-                found = parse_pressure(files.read(f"proc/pressure/{what}"))
+                file.read()
             except (OSError, ValueError) as error:
                 problem = str(error)
                 continue
-            if "some" in found:
-                some[what], waited[what] = found["some"][0], found["some"][1] / 1e6
-            if "full" in found:
-                full[what] = found["full"][0]
+            of_some, total, of_all = file.values.tolist()
+            if of_some == of_some:
+                some[what], waited[what] = of_some / 100.0, total / 1e6
+            if of_all == of_all:
+                full[what] = of_all / 100.0
         if not some:
             return unavailable(f"the kernel shows no pressure (psi=1 switches it on): {problem}")
         series = {"pressure_some_ratio": some, "pressure_full_ratio": full, "pressure_waited_seconds": waited}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Stat", "cgroups", "cores", "disks", "keyed", "kilobytes", "load", "network", "pressure", "stat"]
+__all__ = ["Stat", "disks", "keyed", "kilobytes", "load", "network", "pressure", "stat"]
 
 #: Fields of a cpu line of /proc/stat that are looked at: user to steal.
 _TIMES = 8
@@ -124,35 +124,4 @@ def network(data: bytes) -> dict[str, list[int]]:
             except ValueError:
                 continue
             found[name.strip().decode(errors="replace")] = numbers[:4] + numbers[8:12]
-    return found
-
-
-def cgroups(data: bytes) -> dict[str, str]:
-    """/proc/PID/cgroup: the path by controller of version 1, and under the empty name that of version 2."""
-    found: dict[str, str] = {}
-    for line in data.decode(errors="replace").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, colon, path = rest.partition(":")
-        if not colon or not number.isdigit() or not path.startswith("/") or "/../" in f"{path}/":
-            continue
-        for name in controllers.split(","):
-            found[name] = path
-    if not found:
-        raise ValueError("no cgroup is shown")
-    return found
-
-
-def cores(text: str) -> list[int]:
-    """A list of CPUs or nodes as the kernel writes them: `0-3,8`.
-
-    Raises:
-        ValueError: it is not one, or absurd.
-    """
-    found: list[int] = []
-    for part in filter(None, text.strip().split(",")):
-        first, dash, last = part.partition("-")
-        low, high = int(first), int(last) if dash else int(first)
-        if not 0 <= low <= high < 1 << 16:
-            raise ValueError(f"{text!r} is no list of CPUs")
-        found += range(low, high + 1)
     return found

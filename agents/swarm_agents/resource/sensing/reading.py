@@ -7,11 +7,14 @@ a scheduler that takes an absent sensor for an idle machine sends it everything.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
-__all__ = ["Availability", "Reading", "Source", "unavailable"]
+__all__ = ["Availability", "Lazy", "Reading", "Series", "Source", "unavailable"]
+
+#: What there is one of a core, disk, interface, …: by the metric's name, then by the label's value.
+Series = Mapping[str, Mapping[str, float]]
 
 
 class Availability(enum.StrEnum):
@@ -27,8 +30,34 @@ class Reading(Struct, frozen=True):
     values: dict[str, float] = {}
     #: Why it is unavailable, or how it is estimated.
     reason: str = ""
-    #: What there is one of a core, disk, interface, …: by the metric's name, then by the label's value.
-    series: dict[str, dict[str, float]] = {}
+    series: Series = {}
+
+
+class Lazy(Mapping[str, Mapping[str, float]]):
+    """Series that are made when somebody looks at them, which few of the readings are; `make` holds the figures."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Series]) -> None:
+        self._make = make
+        self._made: Series | None = None
+
+    def _series(self) -> Series:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> Mapping[str, float]:
+        return self._series()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._series())
+
+    def __len__(self) -> int:
+        return len(self._series())
+
+    def __repr__(self) -> str:
+        return repr(self._series())
 
 
 Source = Callable[[], Reading]

@@ -95,7 +95,7 @@ class Sensors:
         return {
             name: {"availability": reading.availability.value, "values": reading.values}
             | ({"reason": reading.reason} if reading.reason else {})
-            | ({"series": reading.series} if reading.series else {})
+            | ({"series": {of: dict(each) for of, each in reading.series.items()}} if reading.series else {})
             for name, reading in self.readings.items()
         }
 

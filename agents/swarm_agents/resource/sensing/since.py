@@ -6,9 +6,13 @@ the two can't be told: it gives no rate this time, and goes on from there. `iowa
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import math
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
-__all__ = ["Counters"]
+from swarm_agents.resource.sensing.scan import rates
+
+__all__ = ["Counters", "Rates"]
 
 
 class Counters:
@@ -29,3 +33,30 @@ class Counters:
         """Forgets all but these."""
         for key in self._last.keys() - set(keys):
             del self._last[key]
+
+
+class Rates:
+    """The same of many counters at once, which come as an array."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._keys: list[Hashable] = []
+        self._last = self._rate = array("d")
+        self._addresses = (0, 0)
+        self._at = clock()
+
+    def begin(self, keys: Sequence[Hashable]) -> None:
+        """These are the array's elements from now on; what was known of those that it had before is kept."""
+        before = dict(zip(self._keys, self._last, strict=True))
+        self._keys = list(keys)
+        self._last = array("d", [before.get(key, math.nan) for key in keys])
+        self._rate = array("d", self._last)
+        self._addresses = self._last.buffer_info()[0], self._rate.buffer_info()[0]
+
+    def of(self, address: int) -> list[float]:
+        """Units a second since the last call; NaN the first time and where a counter went backwards. `address` is that
+        of as many float64 as `begin` named."""
+        now = self._clock()
+        rates(address, *self._addresses, len(self._keys), now - self._at)
+        self._at = now
+        return self._rate.tolist()
