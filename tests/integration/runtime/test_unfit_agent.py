@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 
+from swarm_agents import cgroups
 from swarm_agents.runtime import cores
 
 pytestmark = pytest.mark.skipif(
     cores.observe({"SWARM_WHOLE_CPUS": "1"}).code is not cores.Code.NO_STATIC_POLICY
-    or cores._quota(Path("/")) is not None
+    or cgroups.cpu_limit() is not None
     or len(os.sched_getaffinity(0)) < 2,
     reason="needs all of a machine with two CPUs or more, and no CPU quota",
 )
