@@ -185,7 +185,7 @@ def _counts(agents: Iterable[Agent], role: Role, desired: int, revision: str) ->
 def _target(spec: SwarmSpec, swarm: str, role: Role, revision: str, *, nodes: int = 0) -> Target:
     count = {Role.COMPUTE: spec.compute.replicas, Role.STANDBY: spec.compute.standby, Role.RESOURCE: nodes}[role]
     count = 0 if spec.suspend else count
-    surge = 0 if role is Role.RESOURCE else budget(spec.rollout.max_surge, count, up=True)
+    surge = budget(spec.rollout.max_surge, count, up=True)
     unavailable = budget(spec.rollout.max_unavailable, count, up=False)
     return Target(
         swarm=swarm,
@@ -194,7 +194,8 @@ def _target(spec: SwarmSpec, swarm: str, role: Role, revision: str, *, nodes: in
         revision=revision,
         surge=surge,
         # percentages of a small count can both come to nothing; something has to move all the same
-        unavailable=max(1, unavailable) if surge == 0 else unavailable,
+        # on a full node a resource agent has to leave before its successor can come
+        unavailable=max(1, unavailable) if surge == 0 or role is Role.RESOURCE else unavailable,
         paused=spec.rollout.paused,
         drain_timeout=seconds(spec.runtime.drain_timeout),
     )

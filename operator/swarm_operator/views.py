@@ -105,6 +105,8 @@ class PodView(Struct, frozen=True, gc=False):
     node: str = ""
     phase: str = "Pending"
     ready: bool = False
+    #: Whether its containers' startup probes have succeeded since they were started last.
+    started: bool = False
     #: Since when it is ready, or is not (seconds since the epoch); 0 where nothing says so.
     ready_changed: float = 0.0
     ip: str = ""
@@ -299,6 +301,7 @@ class _State(Struct, frozen=True):
 
 class _ContainerStatus(Struct, frozen=True, rename="camel"):
     restart_count: int = 0
+    started: bool | None = None
     state: _State = _State()
 
 
@@ -385,6 +388,7 @@ def pod_view(raw: bytes | msgspec.Raw) -> PodView:
         node=spec.node_name,
         phase=status.phase,
         ready="Ready" in conditions and conditions["Ready"].status == "True",
+        started=bool(status.container_statuses) and all(c.started for c in status.container_statuses),
         ready_changed=_epoch(conditions["Ready"].last_transition_time) if "Ready" in conditions else 0.0,
         ip=status.pod_ip,
         ports=_TWO_PORTS if any(c.name == HUB_CONTAINER for c in spec.containers) else _ONE_PORT,

@@ -283,7 +283,11 @@ class World:
                     pod, phase="Running", node=node, ip=f"10.1.0.{len(name)}", resource_version=self.serial()
                 )
             elif pod.phase == "Running" and not pod.ready and not self.broken(pod):
-                self.pods[name] = msgspec.structs.replace(pod, ready=True, ready_changed=self.now)
+                # A hub waits while another one of its node is at work.
+                serving = {p.target_node for p in self.pods.values() if p.target_node and p.ready}
+                ready = pod.target_node not in serving
+                changed = self.now if ready else pod.ready_changed
+                self.pods[name] = msgspec.structs.replace(pod, started=True, ready=ready, ready_changed=changed)
             self.tasks[pod.uid] = max(0, self.tasks.get(pod.uid, 0) - 1)
 
 

@@ -3,6 +3,9 @@
 The hub's place on the board is the agent's own; when the agent is fenced everything is closed and opened again with the
 new place, because all that was in hand under the old one is void. A stop waits for the answers of tasks that other
 nodes compute, as long as the grace allows, and hands the rest back.
+
+A node has one hub. Where the board shows an earlier one at work this one waits, with all its imports done, and opens
+its ports in the moment that the other leaves: so a roll need not leave the node without one while a pod starts.
 """
 
 from __future__ import annotations
@@ -30,12 +33,13 @@ from swarm_agents.resource.rest import Rest
 from swarm_agents.resource.sensing import Reading, make_sensors
 from swarm_agents.resource.weights import Weights
 from swarm_agents.runtime.agent import AsyncAgent
+from swarm_agents.runtime.scoreboard import AgentState
 from swarm_agents.wire.keys import load_keys
 from swarm_agents.wire.report import describe_board
 
 __all__ = ["ResourceAgent"]
 
-#: How often the loop looks whether it may end (seconds), while it waits for other nodes' answers.
+#: How often the loop looks whether it may end (seconds), while it waits for other nodes' answers, or begin.
 _LOOK = 0.02
 #: How often the Secret's files are read (seconds); the kubelet renews them in its own time, a minute as a rule.
 _KEYS = 1.0
@@ -83,6 +87,8 @@ class ResourceAgent(AsyncAgent):
         context, identity, settings = self.context, self.context.identity, self.context.settings
         member = context.member
         assert member is not None
+        if not await self._turn():
+            return
         hub = Hub(
             Desk(context.board, member),
             settings,
@@ -116,6 +122,28 @@ class ResourceAgent(AsyncAgent):
             if aside is not None:
                 await asyncio.to_thread(aside.close)
             await hub.close()
+
+    async def _turn(self) -> bool:
+        """Waits while a hub that was here before is at work; False: this agent is to leave, or was fenced."""
+        context = self.context
+        while not (context.fenced or context.leaving):
+            if not self._predecessors():
+                context.report(AgentState.STARTING)
+                return True
+            context.report(AgentState.WAITING)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self.changed.wait()
+            self.changed.clear()
+        return False
+
+    def _predecessors(self) -> list[str]:
+        """The resource agents that joined this board before this one, and are not known to be dead."""
+        member = self.context.member
+        assert member is not None
+        hubs = {info.index: info for info in self.context.board.members() if info.alive and info.role == Role.RESOURCE}
+        own = hubs.pop(member.index, None)
+        return [] if own is None else [i.name for i in hubs.values() if (i.joined, i.index) < (own.joined, own.index)]
 
     async def _serve(self, hub: Hub, rest: Rest) -> None:
         context, loop = self.context, asyncio.get_running_loop()

@@ -44,6 +44,8 @@ class AgentState(IntEnum):
     DRAINING = 2
     DRAINED = 3
     STOPPED = 4
+    #: It could begin at once, and another agent is at work in its place.
+    WAITING = 5
 
 
 class Scoreboard:
@@ -114,6 +116,11 @@ class Scoreboard:
     @property
     def state(self) -> AgentState:
         return AgentState(self._words[_STATE])
+
+    @property
+    def waits(self) -> bool:
+        """Whether the agent could begin, and lets another one end first."""
+        return self.state is AgentState.WAITING
 
     @property
     def running(self) -> int:

@@ -17,6 +17,7 @@ Rejected: threads for HTTP (forking with threads), an agent as a subprocess (0.7
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -220,7 +221,9 @@ class Supervisor:
         self.events.record("AgentReady", agent_pid=agent.pid, seconds=round(now - agent.born, 4))
 
     def _check_started(self, agent: AgentProcess) -> None:
-        if agent is self.agent and not agent.ready.is_set():
+        if agent is self.agent and self.scoreboard.waits:  # for as long as it takes
+            asyncio.get_running_loop().call_later(_START_TIMEOUT, self._check_started, agent)
+        elif agent is self.agent and not agent.ready.is_set():
             self.events.record("AgentStuck", level="error", agent_pid=agent.pid, reason="did not become ready")
             os.kill(agent.pid, signal.SIGKILL)
 
@@ -445,12 +448,11 @@ class Supervisor:
         return self.agent.pid if self.agent is not None else -1
 
     def state(self) -> str:
-        """starting, ready, unfit, draining, drained or stopped."""
-        agent = self.agent
+        """starting, waiting, ready, unfit, draining, drained or stopped."""
         if self.stopping:
-            return "stopped" if agent is None else "draining"
-        if agent is None or not agent.ready.is_set():
-            return "starting"
+            return "stopped" if self.agent is None else "draining"
+        if self.agent is None or not self.agent.ready.is_set():
+            return "waiting" if self.scoreboard.waits else "starting"
         if self.draining:
             return "drained" if self.scoreboard.state is AgentState.DRAINED else "draining"
         return "unfit" if self.unfit else "ready"
@@ -463,7 +465,7 @@ class Supervisor:
         if agent is None:
             return "the agent has died and is being replaced"
         if not agent.ready.is_set():
-            return "the agent is starting"
+            return "another agent is at work in its place" if self.scoreboard.waits else "the agent is starting"
         if self.unfit:
             return self.unfit
         for info in self.board.members():
@@ -493,8 +495,6 @@ class Supervisor:
         """The pod's metrics and those of its agent, Prometheus text."""
         own = b""
         if self.agent is not None and self.agent.ready.is_set():
-            try:
+            with contextlib.suppress(ConnectionError, TimeoutError, control.RefusedError):
                 own = await self.agent.end.ask(control.Collect(), 1.0)
-            except (ConnectionError, TimeoutError, control.RefusedError):
-                pass
         return self.exported.text() + own

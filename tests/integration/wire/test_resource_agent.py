@@ -43,7 +43,11 @@ class Running:
         self.agent.start()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        eventually(lambda: self.agent.hub is not None or self.errors)
+        eventually(lambda: self.agent.hub is not None or self.errors or self.waits)
+
+    @property
+    def waits(self) -> bool:
+        return self.context.scoreboard.state is AgentState.WAITING
 
     def join(self) -> None:
         self.context.member = self.node.join(self.context.identity.pod, "resource")
@@ -65,6 +69,10 @@ class Running:
         old, self.context.settings = self.context.settings, settings
         self.agent.dispatch(self.agent.settings_changed, old, settings)
 
+    def leave(self) -> None:
+        self.stop()
+        self.node.board.leave(self.context.member)
+
     def stop(self, grace: float = 5.0) -> None:
         self.context.stop_at = time.monotonic() + grace
         self.context.stopping = True
@@ -82,8 +90,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         (keys / name).write_text(getattr(KEYS, name.replace(".", "_")))
     running: list[Running] = []
 
-    def make(name: str = "a", settings: Settings | None = None) -> Running:
-        running.append(Running(Node(tmp_path / name), keys, settings or make_settings(), name))
+    def make(name: str = "a", settings: Settings | None = None, node: Node | None = None) -> Running:
+        running.append(Running(node or Node(tmp_path / name), keys, settings or make_settings(), name))
         return running[-1]
 
     yield make
@@ -91,6 +99,45 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         agent.stop()
     for agent in running:
         agent.node.close()
+
+
+def is_at_work(agent: Running) -> bool:
+    return agent.agent.hub is not None
+
+
+def test_a_second_hub_of_a_node_waits_and_begins_when_the_first_has_left(start):
+    first = start()
+    first.node.worker()
+    settings = first.context.settings
+    second = start("b", settings, first.node)  # with the same ports: it must not open them while the first has them
+    assert second.waits
+    with Swarm.connect(connection_to(address(settings))) as swarm:
+        assert swarm.run("core.double", 4, timeout=10) == 8
+        assert not is_at_work(second)
+        first.leave()
+        eventually(lambda: is_at_work(second))
+        assert not second.waits
+        assert swarm.run("core.double", 5, timeout=10) == 10
+
+
+def test_a_hub_that_waits_takes_the_place_of_one_that_is_declared_dead_which_then_waits_itself(start):
+    first = start()
+    second = start("b", node=first.node)
+    member = first.context.member
+    first.node.board.declare_dead(member.index, member.epoch)
+    first.context.fenced = True  # as its heartbeat finds out
+    first.context.wake()
+    eventually(lambda: is_at_work(second))
+    eventually(lambda: first.waits)
+    assert not is_at_work(first)
+
+
+def test_a_hub_that_waits_can_be_stopped(start):
+    first = start()
+    second = start("b", first.context.settings, first.node)
+    second.stop()
+    assert not is_at_work(second)
+    assert is_at_work(first)
 
 
 def address(settings: Settings) -> str:
